@@ -1,0 +1,5 @@
+"""``python -m upnas``."""
+
+from upnas.cli import main
+
+main()

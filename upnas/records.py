@@ -1,0 +1,333 @@
+"""What crosses the layers: frozen records with JSON both ways.
+
+A record is a pydantic model that is frozen, refuses unknown fields and holds finite numbers only,
+so that one line of ``trials.jsonl`` is the whole truth about a trial and equal records have equal
+JSON. Nothing here imports torch.
+"""
+
+from __future__ import annotations
+
+import hashlib
+import json
+import statistics
+from collections.abc import Mapping
+from enum import StrEnum
+from typing import Annotated, Any, Final, Literal
+
+from pydantic import (
+    BaseModel,
+    BeforeValidator,
+    ConfigDict,
+    Field,
+    FiniteFloat,
+    NonNegativeFloat,
+    NonNegativeInt,
+    PlainSerializer,
+    PositiveFloat,
+    PositiveInt,
+)
+
+SCHEMA_VERSION: Final = 1
+
+Direction = Literal["maximize", "minimize"]
+Scalar = bool | int | float | str
+Value = Scalar | tuple[Scalar, ...]
+
+
+def _sorted_items(value: Any) -> Any:
+    if isinstance(value, Mapping):
+        value = value.items()
+    return tuple(sorted((name, tuple(v) if isinstance(v, list) else v) for name, v in value))
+
+
+# A mapping that is hashable and has one canonical order; an object in JSON.
+Settings = Annotated[
+    tuple[tuple[str, Value], ...],
+    BeforeValidator(_sorted_items),
+    PlainSerializer(dict, return_type=dict[str, Value]),
+]
+Quality = Annotated[
+    tuple[tuple[str, FiniteFloat], ...],
+    BeforeValidator(_sorted_items),
+    PlainSerializer(dict, return_type=dict[str, float]),
+]
+
+
+class Record(BaseModel):
+    """A frozen value object; unknown fields and non-finite numbers are refused."""
+
+    model_config = ConfigDict(frozen=True, extra="forbid", allow_inf_nan=False)
+
+
+class StageChoice(Record):
+    """The upsampler of one decoder stage with its own parameters."""
+
+    upsampler: str
+    parameters: Settings = ()
+
+    def __str__(self) -> str:
+        if not self.parameters:
+            return self.upsampler
+        inner = ", ".join(
+            f"{name}={'+'.join(map(str, v)) if isinstance(v, tuple) else v}"
+            for name, v in self.parameters
+        )
+        return f"{self.upsampler}({inner})"
+
+
+class EncoderSpec(Record):
+    """A timm encoder that supports ``features_only``."""
+
+    name: str
+    pretrained: bool = False
+    depth: PositiveInt = Field(4, description="Number of feature maps taken, shallowest first.")
+
+
+class ModelSpec(Record):
+    """Everything about a network that is not searched."""
+
+    decoder: str
+    encoder: EncoderSpec | None = None
+    options: Settings = Field((), description="The decoder's own settings, by its own names.")
+
+
+class Candidate(Record):
+    """One concrete architecture: a network and the upsampler of each stage, deepest first."""
+
+    model: ModelSpec
+    stages: tuple[StageChoice, ...]
+
+    @property
+    def key(self) -> str:
+        """Canonical identity: the first 12 hex digits of the SHA-256 of the sorted JSON."""
+        text = json.dumps(self.model_dump(mode="json"), sort_keys=True, separators=(",", ":"))
+        return hashlib.sha256(text.encode()).hexdigest()[:12]
+
+    def __str__(self) -> str:
+        return " | ".join(map(str, self.stages))
+
+
+class TaskSignature(Record):
+    """What a network must know about the task: channels in and out, and the output's scale."""
+
+    name: str
+    in_channels: PositiveInt
+    out_channels: PositiveInt
+    scale_factor: PositiveInt = Field(1, description="Output side / input side.")
+
+
+class Objective(Record):
+    """A measured quantity with the direction in which it is better."""
+
+    metric: str
+    direction: Direction
+    target: str | None = Field(None, description="For costs: the target's name; None = the first.")
+
+    @property
+    def label(self) -> str:
+        """The metric's name, with the target where one was named."""
+        return self.metric if self.target is None else f"{self.metric}@{self.target}"
+
+
+class Constraint(Record):
+    """A limit on a cost, checked before training. Never folded into an objective."""
+
+    metric: str
+    min: FiniteFloat | None = None
+    max: FiniteFloat | None = None
+    equals: str | None = Field(None, description="For `exportable`: the format that must work.")
+    target: str | None = None
+
+
+class Target(Record):
+    """Where latency and memory are measured."""
+
+    name: str = Field(pattern=r"^[A-Za-z0-9_.-]+$")
+    device: Literal["cpu", "cuda"] = "cpu"
+    threads: PositiveInt = 1
+    batch: PositiveInt = 1
+    input: tuple[PositiveInt, PositiveInt, PositiveInt] = Field(
+        (3, 256, 256), description="Channels, height and width of one input."
+    )
+    dtype: Literal["float32"] = "float32"
+    runtime: Literal["eager"] = "eager"
+
+
+class Latency(Record):
+    """Forward time of one batch, measured in pairs with the study's reference network.
+
+    ``samples_ms`` and ``reference_samples_ms`` are the times of the same pairs, in order; which
+    clock they were read from is ``clock``. ``reference_ms`` is the reference's own time, measured
+    once for the study. The latency is the median pair ratio times ``reference_ms``, which stays
+    put when the machine is slower for a while.
+    """
+
+    samples_ms: tuple[PositiveFloat, ...] = Field(min_length=1)
+    reference_samples_ms: tuple[PositiveFloat, ...] = Field(min_length=1)
+    reference_ms: PositiveFloat
+    clock: Literal["thread_cpu", "wall", "device"]
+    wall_ms: PositiveFloat = Field(description="Median wall time of the candidate, as observed.")
+
+    @property
+    def ratios(self) -> tuple[float, ...]:
+        """Candidate time / reference time of each pair."""
+        pairs = zip(self.samples_ms, self.reference_samples_ms, strict=True)
+        return tuple(sample / reference for sample, reference in pairs)
+
+    @property
+    def median_ms(self) -> float:
+        """The latency in milliseconds: median pair ratio times the reference's own time."""
+        return statistics.median(self.ratios) * self.reference_ms
+
+    @property
+    def interval_ms(self) -> tuple[float, float]:
+        """95 % confidence interval of the median, from order statistics of the pair ratios.
+
+        The whole range where fewer than six pairs make 95 % unreachable.
+        """
+        ratios = sorted(self.ratios)
+        n = len(ratios)
+        # Normal approximation to the binomial ranks of the median (exact enough from n = 6 on).
+        k = max(0, int((n - 1.96 * n**0.5) / 2)) if n >= 6 else 0
+        return ratios[k] * self.reference_ms, ratios[n - 1 - k] * self.reference_ms
+
+
+class Costs(Record):
+    """What a candidate costs on one target; known before any training."""
+
+    target: str
+    latency: Latency
+    peak_memory_mib: NonNegativeFloat = Field(
+        description="Bytes of all tensors alive at the worst moment of one forward / 2**20: "
+        "weights, buffers, input and activations."
+    )
+    num_parameters: NonNegativeInt
+    exportable: Settings = Field((), description="Format -> 'ok' or why it failed; probed only.")
+
+    @property
+    def latency_ms(self) -> float:
+        """See :class:`Latency`."""
+        return self.latency.median_ms
+
+
+COST_METRICS: Final[Mapping[str, Direction]] = {
+    "latency_ms": "minimize",
+    "peak_memory_mib": "minimize",
+    "num_parameters": "minimize",
+}
+
+
+class RungResult(Record):
+    """Quality on the validation split when a trial reached a rung."""
+
+    rung: NonNegativeInt
+    epochs: PositiveInt = Field(description="Epochs trained so far.")
+    num_steps: PositiveInt = Field(description="Optimiser steps so far.")
+    quality: Quality
+    train_loss: FiniteFloat = Field(description="Mean loss since the previous rung.")
+    train_s: NonNegativeFloat = Field(description="Training seconds so far, evaluation excluded.")
+
+
+class TrialState(StrEnum):
+    """Where a trial stands; every state but ``RUNNING`` is final."""
+
+    RUNNING = "running"  # costs measured or some rungs reached; can be continued
+    COMPLETE = "complete"
+    FAILED = "failed"  # see `reason`
+    REFUSED = "refused"  # violates a constraint; see `reason`
+
+
+Origin = Literal["baseline", "sampler", "replicate"]
+
+
+class TrialRecord(Record):
+    """One trial: a candidate trained with one seed."""
+
+    number: NonNegativeInt
+    candidate: Candidate
+    task: TaskSignature
+    seed: NonNegativeInt
+    state: TrialState
+    origin: Origin = "sampler"
+    baseline: str | None = Field(None, description="The baseline's name, for baselines.")
+    reason: str | None = Field(None, description="One word: out_of_memory, nan_loss, error, ...")
+    detail: str | None = None
+    costs: tuple[Costs, ...] = ()
+    rungs: tuple[RungResult, ...] = ()
+    test_quality: Quality = Field((), description="On the test split, which no search reads.")
+    flags: tuple[str, ...] = Field((), description="E.g. 'below_trivial_baseline'.")
+    learning_rate: PositiveFloat | None = None
+    started_s: NonNegativeFloat = Field(0.0, description="Unix time.")
+    finished_s: NonNegativeFloat = Field(0.0, description="Unix time of this line.")
+    worker: str = Field("", description="Host and process that ran it.")
+
+    @property
+    def is_final(self) -> bool:
+        """Whether the trial will never change again."""
+        return self.state is not TrialState.RUNNING
+
+    @property
+    def quality(self) -> dict[str, float]:
+        """Validation quality at the last rung; empty before the first."""
+        return dict(self.rungs[-1].quality) if self.rungs else {}
+
+    def costs_on(self, target: str | None) -> Costs | None:
+        """The costs on the named target (None: the first), or None where not measured."""
+        if target is None:
+            return self.costs[0] if self.costs else None
+        return next((costs for costs in self.costs if costs.target == target), None)
+
+    def value(self, metric: str, target: str | None = None) -> float | None:
+        """The value of a quality or cost metric, or None where there is none yet."""
+        if metric in COST_METRICS:
+            costs = self.costs_on(target)
+            return None if costs is None else float(getattr(costs, metric))
+        return self.quality.get(metric)
+
+
+class Environment(Record):
+    """The machine and the versions that a number was measured with."""
+
+    machine: str = Field(description="Processor model.")
+    num_cpus: PositiveInt
+    memory_gib: PositiveFloat
+    gpus: tuple[str, ...] = ()
+    platform: str
+    python: str
+    packages: Annotated[
+        tuple[tuple[str, str], ...],
+        BeforeValidator(_sorted_items),
+        PlainSerializer(dict, return_type=dict[str, str]),
+    ] = ()
+    git_commit: str | None = None
+
+
+class TargetReference(Record):
+    """The study's reference network, timed once on a target before the search."""
+
+    target: str
+    latency_ms: PositiveFloat
+
+
+class StudyHeader(Record):
+    """``study.json``: everything about a study that is not a trial."""
+
+    schema_version: Literal[1] = SCHEMA_VERSION
+    name: str
+    created: str = Field(description="ISO 8601, UTC.")
+    command: str
+    space: dict[str, Any] = Field(description="The search space with all defaults filled in.")
+    num_candidates: PositiveInt = Field(description="Distinct candidates in the space.")
+    stages: tuple[str, ...] = Field(description="One label per stage, deepest first.")
+    task: TaskSignature
+    objectives: tuple[Objective, ...] = Field(min_length=1)
+    constraints: tuple[Constraint, ...] = ()
+    targets: tuple[Target, ...] = ()
+    references: tuple[TargetReference, ...] = ()
+    trivial_quality: Quality = Field((), description="What the task's trivial baseline scores.")
+    num_trials: PositiveInt = Field(description="Budget: candidates to train.")
+    num_seeds: PositiveInt = 1
+    rungs: tuple[PositiveInt, ...] = Field(description="Epochs at each rung.")
+    sampler: str
+    seed: NonNegativeInt
+    environment: Environment
