@@ -1,0 +1,63 @@
+from __future__ import annotations
+
+from typing import Literal
+
+import torch
+import torch.nn.functional as F
+from torch import Tensor, nn
+from typing_extensions import override
+
+from upnas.upsamplers.base import Upsampler
+from upnas.upsamplers.interpolation import upsampled_size
+
+
+class Hybrid(Upsampler):
+    """Bilinear interpolation, a residual 3x3 refinement and spatial attention.
+
+    ::
+
+        u = bilinear(x)
+        r = u + conv3x3(u)
+        y = r * 2 sigmoid(conv7x7([mean_c r, max_c r]))
+
+    The attention is that of CBAM, Woo et al., ECCV 2018, https://arxiv.org/abs/1807.06521, eq. 3.
+    There is no official source of the combination; this is its definition here. The factor 2 and
+    zero initial weights make it start exactly as bilinear interpolation. Zero padding.
+
+    Args:
+        channels: Channels C of input and output; the residual keeps them.
+        out_channels: None or C.
+        scale_factor: Integer upsampling factor s.
+        attention_kernel: Side of the attention's convolution, CBAM's 3 or 7.
+
+    Shape:
+        (B, C, H, W) -> (B, C, s*H, s*W), for any H, W >= 1.
+
+    Raises:
+        ValueError: If ``out_channels`` differs from ``channels``.
+    """
+
+    keeps_channels = True
+
+    def __init__(
+        self,
+        channels: int,
+        out_channels: int | None = None,
+        *,
+        scale_factor: int = 2,
+        attention_kernel: Literal[3, 7] = 7,
+    ):
+        super().__init__(channels, out_channels, scale_factor=scale_factor)
+        self.refine = nn.Conv2d(channels, channels, 3, padding=1)
+        self.attend = nn.Conv2d(2, 1, attention_kernel, padding=attention_kernel // 2)
+        for parameter in self.parameters():
+            nn.init.zeros_(parameter)
+
+    @override
+    def upsample(self, x: Tensor, guide: Tensor | None) -> Tensor:
+        size = upsampled_size(x, self.scale_factor)
+        u = F.interpolate(x, size=size, mode="bilinear", align_corners=False)
+        refined = u + self.refine(u)
+        summary = torch.cat([refined.mean(1, keepdim=True), refined.amax(1, keepdim=True)], dim=1)
+        y: Tensor = refined * (2 * torch.sigmoid(self.attend(summary)))
+        return y

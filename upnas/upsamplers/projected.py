@@ -1,0 +1,30 @@
+from __future__ import annotations
+
+from torch import Tensor, nn
+from typing_extensions import override
+
+from upnas.upsamplers.base import Upsampler
+
+
+class Projected(Upsampler):
+    """A 1x1 convolution to the wanted channels, then an upsampler that keeps them.
+
+    Lets operators that keep their channels stand in for ones that change them.
+
+    Args:
+        channels: Channels C of the input.
+        upsampler: What follows the convolution; its channels are C_out, its factor is s.
+
+    Shape:
+        (B, C, H, W) -> (B, C_out, s*H, s*W), for any H, W >= 1.
+    """
+
+    def __init__(self, channels: int, upsampler: Upsampler):
+        super().__init__(channels, upsampler.out_channels, scale_factor=upsampler.scale_factor)
+        self.project = nn.Conv2d(channels, upsampler.channels, 1)
+        self.upsampler = upsampler
+
+    @override
+    def upsample(self, x: Tensor, guide: Tensor | None) -> Tensor:
+        y: Tensor = self.upsampler(self.project(x), guide=guide)
+        return y
