@@ -1,0 +1,165 @@
+"""U-Net: a timm encoder under a decoder with one upsampler per stage.
+
+Ronneberger et al., MICCAI 2015, https://arxiv.org/abs/1505.04597, fig. 1. Differs from it: any
+encoder, padded convolutions, batch normalisation, and decoder stages down to stride 1 also where
+the encoder has no feature to skip from.
+"""
+
+from __future__ import annotations
+
+import math
+from typing import Annotated
+
+import torch
+from pydantic import Field, PositiveInt
+from torch import Tensor, nn
+
+from upnas.errors import SpaceError
+from upnas.models.base import StageInfo, seeded
+from upnas.models.encoder import Encoder, encoder_info
+from upnas.records import Candidate, ModelSpec, Record, TaskSignature
+from upnas.upsamplers import build_upsampler
+
+
+class UNetOptions(Record):
+    """Settings of the U-Net decoder (`model:` in the YAML)."""
+
+    channels: Annotated[tuple[PositiveInt, ...], Field(min_length=1)] | None = Field(
+        None, description="Output channels of each stage, deepest first; derived when absent."
+    )
+    num_convs: Annotated[int, Field(ge=1, le=3)] = Field(
+        2, description="3x3 convolutions in each stage's block."
+    )
+
+
+def _block(in_channels: int, out_channels: int, num_convs: int) -> nn.Sequential:
+    layers: list[nn.Module] = []
+    for index in range(num_convs):
+        layers += [
+            nn.Conv2d(in_channels if index == 0 else out_channels, out_channels, 3, 1, 1, bias=False),
+            nn.BatchNorm2d(out_channels),
+            nn.ReLU(inplace=True),
+        ]
+    return nn.Sequential(*layers)
+
+
+class UNetStage(nn.Module):
+    """Upsampler, concatenation with the skip, convolution block."""
+
+    def __init__(self, info: StageInfo, upsampler: nn.Module, num_convs: int):
+        super().__init__()
+        self.upsampler = upsampler
+        self.block = _block(info.channels + info.skip_channels, info.out_channels, num_convs)
+
+    def forward(self, x: Tensor, size: tuple[int, int], skip: Tensor | None) -> Tensor:
+        """(B, C, ceil(h / 2), ceil(w / 2)) -> (B, C_out, h, w) with (h, w) = size."""
+        x = self.upsampler(x, size=size, guide=skip)
+        if skip is not None:
+            x = torch.cat((x, skip), dim=1)
+        return self.block(x)  # type: ignore[no-any-return]
+
+
+class UNet(nn.Module):
+    """U-Net over a timm encoder.
+
+    Args:
+        candidate: The network and the upsampler of each stage, deepest first.
+        task: Channels in and out.
+        seed: Of the initial weights.
+        pretrained: Load timm's pretrained encoder weights.
+
+    Shape:
+        (B, in_channels, H, W) -> (B, out_channels, H, W), for any H, W >= 1.
+    """
+
+    Options = UNetOptions
+    needs_encoder = True
+
+    def __init__(self, candidate: Candidate, task: TaskSignature, *, seed: int, pretrained: bool):
+        super().__init__()
+        stages = self.describe(candidate.model, task)
+        options = UNetOptions.model_validate(dict(candidate.model.options))
+        assert candidate.model.encoder is not None  # describe() refuses a missing one
+        with seeded(seed, "encoder"):
+            self.encoder = Encoder(candidate.model.encoder, task.in_channels, pretrained=pretrained)
+        self.stages = nn.ModuleList()
+        for number, (info, choice) in enumerate(zip(stages, candidate.stages, strict=True), 1):
+            with seeded(seed, f"upsampler{number}"):
+                upsampler = build_upsampler(
+                    choice.upsampler,
+                    info.channels,
+                    scale_factor=info.scale_factor,
+                    **dict(choice.parameters),
+                )
+            with seeded(seed, f"block{number}"):
+                self.stages.append(UNetStage(info, upsampler, options.num_convs))
+        with seeded(seed, "head"):
+            self.head = nn.Conv2d(stages[-1].out_channels, task.out_channels, 1)
+
+    def forward(self, x: Tensor) -> Tensor:
+        """Return the logits at the input's resolution."""
+        height, width = x.shape[-2:]
+        features = dict(zip(self.encoder.info.reductions, self.encoder(x), strict=True))
+        reduction = self.encoder.info.reductions[-1]
+        y = features[reduction]
+        for stage in self.stages:
+            reduction //= 2
+            size = (math.ceil(height / reduction), math.ceil(width / reduction))
+            y = stage(y, size, features.get(reduction))
+        return self.head(y)  # type: ignore[no-any-return]
+
+    @staticmethod
+    def describe(model: ModelSpec, task: TaskSignature) -> tuple[StageInfo, ...]:
+        """The stages from the encoder's deepest feature to stride 1, each x2.
+
+        Raises:
+            SpaceError: For a bad encoder, or ``channels`` of the wrong length.
+        """
+        if model.encoder is None:
+            raise SpaceError("decoder 'unet' needs model.encoder, e.g. {name: resnet18, depth: 4}.")
+        if task.scale_factor != 1:
+            raise SpaceError(
+                f"decoder 'unet' gives outputs of the input's size, but task {task.name!r} wants "
+                f"x{task.scale_factor}. Use decoder: sr."
+            )
+        info = encoder_info(model.encoder)
+        options = UNetOptions.model_validate(dict(model.options))
+        skips = dict(zip(info.reductions, info.channels, strict=True))
+        reductions = [2**k for k in reversed(range(info.reductions[-1].bit_length() - 1))]
+        if not reductions:
+            raise SpaceError(
+                f"encoder {model.encoder.name!r} with depth {model.encoder.depth} does not reduce "
+                "the resolution: there is no stage to search. Use a larger depth."
+            )
+        if options.channels is not None and len(options.channels) != len(reductions):
+            raise SpaceError(
+                f"model.channels has {len(options.channels)} entries, but encoder "
+                f"{model.encoder.name!r} with depth {model.encoder.depth} gives "
+                f"{len(reductions)} stages ({' '.join(f'{2 * r}->{r}' for r in reductions)})."
+            )
+        stages: list[StageInfo] = []
+        channels = info.channels[-1]
+        for index, reduction in enumerate(reductions):
+            skip_channels = skips.get(reduction, 0)
+            out_channels = (
+                options.channels[index]
+                if options.channels is not None
+                else _default_channels(channels, skip_channels)
+            )
+            stages.append(
+                StageInfo(
+                    label=f"{2 * reduction}->{reduction}",
+                    channels=channels,
+                    skip_channels=skip_channels,
+                    out_channels=out_channels,
+                    scale_factor=2,
+                    scale_in=1 / (2 * reduction),
+                )
+            )
+            channels = out_channels
+        return tuple(stages)
+
+
+def _default_channels(channels: int, skip_channels: int) -> int:
+    """As wide as the skip, or half of what comes in without one; between 16 and 128."""
+    return min(max(skip_channels or channels // 2, 16), 128)
