@@ -1,0 +1,94 @@
+"""What holds for every task of the catalogue, and the pydantic union for the YAML."""
+
+import pytest
+import torch
+from pydantic import TypeAdapter, ValidationError
+from torch import Tensor
+
+from upnas.tasks import SPLITS, TASKS, TaskConfig, build_task, metrics_of, signature_of
+from upnas.tasks.filaments import make_filaments
+from upnas.tasks.photos import load_photos
+
+ADAPTER: TypeAdapter[TaskConfig] = TypeAdapter(TaskConfig)
+
+
+@pytest.mark.parametrize("name", sorted(TASKS))
+def test_every_task_fits_its_signature(name: str) -> None:
+    config = ADAPTER.validate_python({"type": name})
+    task = build_task(config)
+    assert task.signature == signature_of(config)
+    assert task.signature.name == name
+    assert task.metrics == metrics_of(config)
+    inputs, targets = task.train_batch(0, 0, 2)
+    assert inputs.shape[:2] == (2, task.signature.in_channels)
+    scale = task.signature.scale_factor
+    size = (inputs.shape[2] * scale, inputs.shape[3] * scale)
+    assert targets.shape[-2:] == size
+    outputs = torch.zeros(2, task.signature.out_channels, *size, requires_grad=True)
+    loss = task.loss(outputs, targets)
+    loss.backward()  # type: ignore[no-untyped-call]
+    assert loss.ndim == 0
+    assert outputs.grad is not None
+    assert torch.isfinite(outputs.grad).all()
+    assert task.steps_per_epoch(8) >= 1
+    assert task.steps_per_epoch(10**6) == 1
+
+
+@pytest.mark.parametrize("name", sorted(TASKS))
+def test_every_task_evaluates_alike_twice_and_in_all_splits(name: str) -> None:
+    task = build_task(ADAPTER.validate_python({"type": name}))
+    scale = task.signature.scale_factor
+
+    def predict(inputs: Tensor) -> Tensor:
+        outputs = torch.nn.functional.interpolate(inputs, scale_factor=scale)
+        return outputs[:, : task.signature.out_channels]
+
+    names = {metric.name for metric in task.metrics}
+    for split in SPLITS:
+        quality = task.evaluate(predict, split)
+        assert set(quality) == names
+        assert quality == task.evaluate(predict, split)
+        assert set(task.trivial_quality(split)) == names
+
+
+def test_signature_and_metrics_load_no_data() -> None:
+    load_photos.cache_clear()
+    make_filaments.cache_clear()
+    for name in TASKS:
+        config = ADAPTER.validate_python({"type": name})
+        assert signature_of(config).in_channels == 3
+        assert metrics_of(config)[0].direction == "maximize"
+    assert load_photos.cache_info().currsize == 0
+    assert make_filaments.cache_info().currsize == 0
+
+
+def test_equal_settings_share_one_task() -> None:
+    settings = {"type": "segmentation", "crop": 32, "data": {"type": "filaments", "num_train": 4}}
+    one = build_task(ADAPTER.validate_python(settings))
+    assert build_task(ADAPTER.validate_python(settings)) is one
+    assert build_task(ADAPTER.validate_python({**settings, "max_eval_crops": 3})) is not one
+
+
+def test_a_config_survives_json() -> None:
+    settings = {
+        "type": "super_resolution",
+        "scale": 4,
+        "data": {"type": "folder", "path": "somewhere"},
+    }
+    config = ADAPTER.validate_python(settings)
+    assert ADAPTER.validate_json(config.model_dump_json()) == config
+
+
+@pytest.mark.parametrize(
+    ("settings", "message"),
+    [
+        ({"type": "segmentatoin"}, "expected tags"),
+        ({"type": "segmentation", "data": {"type": "photos"}}, "expected tags"),
+        ({"type": "segmentation", "classes": 3}, "filaments have 2 classes; got classes: 3"),
+        ({"type": "segmentation", "corp": 64}, "corp"),
+        ({"type": "segmentation", "data": {"type": "folder"}}, "path"),
+    ],
+)
+def test_mistakes_are_refused(settings: dict[str, object], message: str) -> None:
+    with pytest.raises(ValidationError, match=message):
+        ADAPTER.validate_python(settings)
