@@ -1,0 +1,114 @@
+"""One entry of `stages:` in the YAML: names and values checked against the upsamplers."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass, field
+
+from pydantic import ValidationError
+
+from upnas.records import Value
+from upnas.space.messages import mistakes_of, show_value, unknown
+from upnas.space.schema import StageConfig, StageKey
+from upnas.space.source import Mistake, YamlPath
+from upnas.upsamplers import catalogue, parameters_model
+
+
+@dataclass
+class Entry:
+    """One entry of `stages`.
+
+    Attributes:
+        names: Its upsamplers with the place of each.
+        parameters: Upsampler -> parameter -> allowed values, as far as the entry says.
+    """
+
+    names: dict[str, YamlPath] = field(default_factory=dict)
+    parameters: dict[str, dict[str, tuple[Value, ...]]] = field(default_factory=dict)
+
+
+def read_entry(key: StageKey, config: StageConfig, mistakes: list[Mistake]) -> Entry:
+    """Check one entry and add what is wrong to ``mistakes``."""
+    entry = Entry()
+    path: YamlPath = ("stages", key, "upsampler")
+    names = config.upsampler
+    if names == ():
+        text = f"an empty choice. Allowed: one or more of {', '.join(sorted(catalogue()))}."
+        mistakes.append(Mistake(path, text))
+    places = [(names, path)] if isinstance(names, str) else _indexed(names or (), path)
+    for name, place in places:
+        if name not in catalogue():
+            mistakes.append(Mistake(place, unknown("upsampler", name, sorted(catalogue()))))
+        elif name in entry.names:
+            mistakes.append(Mistake(place, f"{name!r} is listed twice; keep one of the two."))
+        entry.names[name] = place
+    for name, parameters in (config.__pydantic_extra__ or {}).items():
+        place = ("stages", key, name)
+        if name not in catalogue():
+            known = ["upsampler", *sorted(catalogue())]
+            mistakes.append(Mistake(place, unknown("key", name, known), at_key=True))
+            continue
+        entry.parameters[name] = {
+            parameter: _values(name, parameter, value, place, mistakes)
+            for parameter, value in parameters.items()
+        }
+    return entry
+
+
+def _indexed(names: Sequence[str], path: YamlPath) -> list[tuple[str, YamlPath]]:
+    return [(name, (*path, index)) for index, name in enumerate(names)]
+
+
+def _values(
+    upsampler: str, parameter: str, raw: object, place: YamlPath, mistakes: list[Mistake]
+) -> tuple[Value, ...]:
+    """Read a parameter's choice: a list of values, or a single value (which may be a list)."""
+    path = (*place, parameter)
+    if parameter not in parameters_model(upsampler).model_fields:
+        known = parameters_model(upsampler).model_fields
+        text = unknown(f"parameter of {upsampler}", parameter, known)
+        mistakes.append(Mistake(path, text, at_key=True))
+        return ()
+    if raw == ():
+        mistakes.append(Mistake(path, "an empty choice. Write one or more values."))
+        return ()
+    single, wrong = _value(upsampler, parameter, raw, place)
+    if not wrong:
+        return (single,)
+    is_choice = isinstance(raw, tuple) and (
+        not isinstance(default_parameters(upsampler)[parameter][0], tuple)
+        or any(isinstance(item, tuple) for item in raw)
+    )
+    if not is_choice:
+        mistakes += wrong
+        return ()
+    assert isinstance(raw, tuple)
+    values: list[Value] = []
+    for index, item in enumerate(raw):
+        value, wrong = _value(upsampler, parameter, item, place)
+        mistakes += [
+            Mistake((*path, index, *mistake.path[len(path) :]), mistake.text) for mistake in wrong
+        ]
+        if not wrong and value in values:
+            text = f"{show_value(value)} is listed twice; keep one of the two."
+            mistakes.append(Mistake((*path, index), text))
+        if not wrong:
+            values.append(value)
+    return tuple(values)
+
+
+def _value(
+    upsampler: str, parameter: str, raw: object, place: YamlPath
+) -> tuple[Value, list[Mistake]]:
+    model = parameters_model(upsampler)
+    try:
+        value: Value = getattr(model.model_validate({parameter: raw}), parameter)
+    except ValidationError as error:
+        return False, mistakes_of(error, model, {parameter: raw}, place)
+    return value, []
+
+
+def default_parameters(upsampler: str) -> dict[str, tuple[Value, ...]]:
+    """Every parameter of an upsampler with its default as the only value."""
+    defaults = parameters_model(upsampler)().model_dump()
+    return {parameter: (value,) for parameter, value in defaults.items()}
