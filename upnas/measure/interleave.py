@@ -1,0 +1,117 @@
+"""Times several networks on the same input in turns, so that a slow spell hits all alike."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterator, Sequence
+from contextlib import contextmanager
+from typing import Final
+
+import torch
+from torch import nn
+
+from upnas.measure.clocks import Clock, Timing
+from upnas.records import Target
+
+MAX_WARMUP_ROUNDS: Final = 20
+#: At most so many timed forwards of the faster network in one sample.
+MAX_REPEATS: Final = 4
+
+Forward = Callable[[], object]
+
+
+class Interleaver:
+    """Runs forwards in rounds; each round takes one sample of each, in an order that rotates.
+
+    Args:
+        forwards: One function per network that runs a forward.
+        clock: Reads the time of a sample.
+
+    Attributes:
+        wall_s: Wall seconds of all samples so far.
+        repeats: Timed forwards in one sample of each network.
+    """
+
+    def __init__(self, forwards: Sequence[Forward], clock: Clock):
+        self._forwards = forwards
+        self._clock = clock
+        self._num_rounds = 0
+        self.wall_s = 0.0
+        self.repeats = [1] * len(forwards)
+
+    def sample_round(self) -> list[Timing]:
+        """Return one sample per network, in the order given, each as time per forward."""
+        num_networks = len(self._forwards)
+        timings = {}
+        for step in range(num_networks):
+            index = (self._num_rounds + step) % num_networks
+            timings[index] = self._sample(index)
+        self._num_rounds += 1
+        return [timings[index] for index in range(num_networks)]
+
+    def warm_up(self, max_rounds: int = MAX_WARMUP_ROUNDS) -> None:
+        """Run until no network gets faster: two rounds without a best time that is 5 % better.
+
+        Then balances the samples. The slower network leaves cold caches behind, and its partner
+        pays for it: 5-15 % of the faster one's time, which would flatter every large candidate.
+        So a network that is k times faster than the slowest runs once untimed and then k times
+        (at most ``MAX_REPEATS``) timed; about equal ones run once each and share the effect.
+        """
+        best = [timing.ms for timing in self.sample_round()]
+        num_stationary = 0
+        for _ in range(max_rounds - 1):
+            times = [timing.ms for timing in self.sample_round()]
+            faster = any(now < 0.95 * before for now, before in zip(times, best, strict=True))
+            best = [min(pair) for pair in zip(times, best, strict=True)]
+            num_stationary = 0 if faster else num_stationary + 1
+            if num_stationary == 2:
+                break
+        self.repeats = [min(MAX_REPEATS, round(max(best) / time)) for time in best]
+
+    def _sample(self, index: int) -> Timing:
+        forward, repeats = self._forwards[index], self.repeats[index]
+
+        def run() -> None:
+            for _ in range(repeats):
+                forward()
+
+        if repeats > 1:
+            forward()
+        timing = self._clock(run)
+        self.wall_s += timing.wall_ms / 1e3
+        return Timing(timing.ms / repeats, timing.wall_ms / repeats)
+
+
+@contextmanager
+def interleaved(
+    models: Sequence[nn.Module], input_shape: Sequence[int], target: Target, clock: Clock
+) -> Iterator[Interleaver]:
+    """Prepare networks for timing: one common input, inference mode, the target's thread count.
+
+    Args:
+        models: In eval mode, on ``target.device``.
+        input_shape: (B, C, H, W).
+        target: Device and threads; the thread count of torch is restored afterwards.
+        clock: Reads the times.
+
+    Raises:
+        ValueError: If a network is in training mode.
+    """
+    for model in models:
+        if model.training:
+            raise ValueError(
+                f"Latency is measured in eval mode, but {type(model).__name__} is in training "
+                "mode; call model.eval() first."
+            )
+    generator = torch.Generator().manual_seed(0)
+    x = torch.randn(tuple(input_shape), generator=generator).to(target.device)
+
+    def forward_of(model: nn.Module) -> Forward:
+        return lambda: model(x)
+
+    num_threads = torch.get_num_threads()
+    torch.set_num_threads(target.threads)
+    try:
+        with torch.inference_mode():
+            yield Interleaver([forward_of(model) for model in models], clock)
+    finally:
+        torch.set_num_threads(num_threads)
