@@ -289,9 +289,11 @@ def test_ties_name_groups_and_what_cannot_be_decided() -> None:
 
 def test_labels() -> None:
     candidate = make_candidate("carafe", "bilinear", "bilinear", "transposed")
-    assert short_label(candidate) == "carafe(32) | bilinear x2 | transposed(2)"
-    listed = StageChoice.model_validate({"upsampler": "x", "parameters": {"a": [1, 2], "b": "z"}})
-    assert short_label(candidate.model_copy(update={"stages": (listed,)})) == "x(1+2,z)"
+    assert short_label(HEADER, candidate) == "carafe(32) | bilinear x2 | transposed(2)"
+    listed = StageChoice.model_validate(
+        {"upsampler": "x", "parameters": {"a": [1, 2], "b": "z", "c": 0}}
+    )
+    assert short_label(HEADER, candidate.model_copy(update={"stages": (listed,)})) == "x(1+2,z)"
     assert stage_labels(HEADER, candidate)["stage 3 (1/2)"] == "transposed(2)"
 
 

@@ -197,7 +197,9 @@ def test_three_classes(tmp_path: Path) -> None:
 
 def test_a_small_network_beats_the_trivial_baseline() -> None:
     torch.manual_seed(0)
-    data = FilamentsConfig(texture=0.2, noise=0.01, contrast=(0.4, 0.4), num_blobs=(0, 0))
+    data = FilamentsConfig(
+        texture=0.2, noise=0.01, contrast=(0.4, 0.4), num_blobs=(0, 0), width_px=(2.0, 4.0)
+    )
     task = build_task(SegmentationConfig(data=data, crop=48))
     network = torch.nn.Sequential(
         torch.nn.Conv2d(3, 16, 7, padding=3),
@@ -207,7 +209,7 @@ def test_a_small_network_beats_the_trivial_baseline() -> None:
         torch.nn.Conv2d(16, 1, 3, padding=1),
     )
     optimizer = torch.optim.Adam(network.parameters(), 5e-3)
-    for step in range(60):
+    for step in range(150):
         inputs, targets = task.train_batch(step, 0, 8)
         optimizer.zero_grad()
         task.loss(network(inputs), targets).backward()  # type: ignore[no-untyped-call]

@@ -73,6 +73,7 @@ class CandidateSummary:
         num_unfinished: Its failed and running trials.
         values: One estimate per objective; None where a cost was not measured.
         test_quality: One estimate per quality metric scored on the test split.
+        stages_text: See :func:`short_label`.
         baseline: Its name, for a baseline.
         flags: Every flag of its trials.
         violations: Constraints that it breaks, in words.
@@ -87,6 +88,7 @@ class CandidateSummary:
     num_unfinished: int
     values: tuple[Estimate | None, ...]
     test_quality: Mapping[str, Estimate]
+    stages_text: str
     baseline: str | None
     flags: tuple[str, ...]
     violations: tuple[str, ...]
@@ -111,7 +113,7 @@ class CandidateSummary:
     @property
     def label(self) -> str:
         """The baseline's name, or the stages in short."""
-        return self.baseline or short_label(self.candidate)
+        return self.baseline or self.stages_text
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -212,17 +214,19 @@ class HypervolumePoint:
     hypervolume: float
 
 
-def short_label(candidate: Candidate) -> str:
-    """Stages, deepest first, with equal neighbours folded: ``carafe(32) | bilinear x3``."""
-    runs = [
-        (text, len(list(run))) for text, run in itertools.groupby(map(_short, candidate.stages))
-    ]
+def short_label(header: StudyHeader, candidate: Candidate) -> str:
+    """Stages, deepest first, with equal neighbours folded: ``carafe(32) | bilinear x3``.
+
+    Of the parameters, the searched ones are shown.
+    """
+    texts = _stage_texts(header, candidate)
+    runs = [(text, len(list(run))) for text, run in itertools.groupby(texts)]
     return " | ".join(text if count == 1 else f"{text} x{count}" for text, count in runs)
 
 
 def stage_labels(header: StudyHeader, candidate: Candidate) -> dict[str, str]:
     """The upsampler of each stage by the stage's label, deepest first."""
-    return dict(zip(header.stages, map(_short, candidate.stages), strict=True))
+    return dict(zip(header.stages, _stage_texts(header, candidate), strict=True))
 
 
 def quality_on(trial: TrialRecord, split: Split) -> dict[str, float]:
@@ -298,12 +302,21 @@ def hypervolume_history(summary: StudySummary) -> tuple[HypervolumePoint, ...]:
     return tuple(history)
 
 
-def _short(stage: StageChoice) -> str:
-    values = (
+def _stage_texts(header: StudyHeader, candidate: Candidate) -> list[str]:
+    spaces = header.space.get("stages", {})
+    return [
+        _short(stage, spaces.get(str(number), {}).get(stage.upsampler, {}))
+        for number, stage in enumerate(candidate.stages, start=1)
+    ]
+
+
+def _short(stage: StageChoice, choices: Mapping[str, Sequence[object]]) -> str:
+    values = [
         "+".join(map(str, value)) if isinstance(value, tuple) else str(value)
-        for _, value in stage.parameters
-    )
-    return f"{stage.upsampler}({','.join(values)})" if stage.parameters else stage.upsampler
+        for name, value in stage.parameters
+        if len(choices.get(name, ())) > 1
+    ]
+    return f"{stage.upsampler}({','.join(values)})" if values else stage.upsampler
 
 
 def _finish_order(trial: TrialRecord) -> tuple[float, int]:
@@ -348,6 +361,7 @@ def _summarise_candidate(header: StudyHeader, trials: Sequence[TrialRecord]) -> 
         trials=tuple(sorted(complete, key=lambda trial: trial.number)),
         num_unfinished=sum(trial.state is not TrialState.COMPLETE for trial in trials),
         values=tuple(_value(objective, samples, newest) for objective in header.objectives),
+        stages_text=short_label(header, trials[0].candidate),
         test_quality={
             metric: estimate
             for metric in test_metrics

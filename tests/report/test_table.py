@@ -1,0 +1,138 @@
+"""Tables, and what hostile text becomes in each of their forms."""
+
+from __future__ import annotations
+
+import csv
+import io
+
+import pytest
+from markdown_it import MarkdownIt
+
+from report.fake_study import HOSTILE, fake_trials, make_candidate, make_header, make_trial
+from upnas.front import Estimate, summarise
+from upnas.report.table import (
+    Table,
+    baseline_table,
+    escape_markdown,
+    front_table,
+    pareto_csv,
+    to_html,
+    to_markdown,
+    trouble_table,
+)
+from upnas.report.words import (
+    axis_title,
+    format_difference,
+    format_estimate,
+    format_number,
+    metric_name,
+)
+
+SUMMARY = summarise(make_header(), fake_trials())
+PLUS_MINUS = "\N{PLUS-MINUS SIGN}"
+
+
+def test_front_table_has_a_row_per_member() -> None:
+    table = front_table(SUMMARY)
+    assert table.columns == (
+        "trial",
+        "upsamplers, deepest first",
+        "dice",
+        "latency [ms]",
+        "peak memory [MiB]",
+        "test dice",
+        "seeds",
+        "remarks",
+    )
+    assert [row[0] for row in table.rows] == [str(entry.number) for entry in SUMMARY.front]
+    assert all(len(row) == len(table.columns) for row in table.rows)
+    best = dict(zip(table.columns, table.rows[0], strict=True))
+    assert best["upsamplers, deepest first"] == "transposed(2) | subpixel | dysample | carafe(32)"
+    assert best["seeds"] == "3"
+    assert PLUS_MINUS in best["dice"]
+    assert [row[-1] for row in baseline_table(SUMMARY).rows][1:] == [
+        "all-transposed",
+        "resolution-rule",
+    ]
+
+
+def test_trouble_table_gives_reasons() -> None:
+    rows = trouble_table(SUMMARY.header, (*SUMMARY.failed, *SUMMARY.refused)).rows
+    assert [row[1:3] for row in rows] == [("failed", "out of memory")] * 2 + [
+        ("refused", "constraint")
+    ] * 2
+    assert rows[-1][-1] == "latency_ms 26.1 > 25"
+
+
+@pytest.mark.parametrize(
+    ("metric", "estimate", "expected"),
+    [
+        ("dice", Estimate(mean=0.81234, low=0.80, high=0.82468), f"0.812 {PLUS_MINUS} 0.012"),
+        ("dice", Estimate(mean=0.5, low=0.5, high=0.5), f"0.5000 {PLUS_MINUS} 0.0000"),
+        ("dice", Estimate(mean=0.81234), "0.8123"),
+        ("latency_ms", Estimate(mean=12.345, low=12.0, high=13.0), "12.35 [12.00, 13.00]"),
+        ("num_parameters", Estimate(mean=1234567.0), "1,234,567"),
+        ("dice", None, "not measured"),
+    ],
+)
+def test_format_estimate(metric: str, estimate: Estimate | None, expected: str) -> None:
+    assert format_estimate(metric, estimate) == expected
+
+
+def test_words() -> None:
+    dice, latency, memory = make_header().objectives
+    assert axis_title(dice) == "dice, higher is better"
+    assert axis_title(memory) == "peak memory [MiB], lower is better"
+    assert metric_name(latency.model_copy(update={"target": "phone"})) == "latency@phone"
+    assert format_number(0.00012345) == "0.0001234"
+    assert format_difference(Estimate(mean=-0.0123, low=-0.02, high=-0.0046)) == (
+        f"-0.0123 {PLUS_MINUS} 0.0077"
+    )
+    assert format_difference(Estimate(mean=0.5)) == "+0.5000"
+
+
+def hostile_table() -> Table:
+    cells = ("a|b", HOSTILE, "line\nbreak", "*x* [y](javascript:1) `z`")
+    return Table(columns=("one", "two", "three", "four"), rows=(cells,))
+
+
+def test_markdown_shows_hostile_text_as_it_is() -> None:
+    tokens = MarkdownIt("commonmark").enable("table").parse(to_markdown(hostile_table()))
+    cells = [token for token in tokens if token.type == "inline"]
+    assert len(cells) == 8
+    kinds = {child.type for cell in cells for child in cell.children or []}
+    assert kinds <= {"text", "text_special"}
+    texts = ["".join(child.content for child in cell.children or []) for cell in cells[4:]]
+    assert texts == ["a|b", HOSTILE, "line break", "*x* [y](javascript:1) `z`"]
+    assert escape_markdown("# a\n\n# b") == "\\# a \\# b"
+
+
+def test_html_escapes_every_cell() -> None:
+    text = to_html(hostile_table())
+    assert "<script" not in text
+    assert "&lt;/script&gt;" in text
+
+
+def test_csv_is_read_back_and_guards_formulas() -> None:
+    rows = list(csv.DictReader(io.StringIO(pareto_csv(SUMMARY))))
+    assert [row["trial"] for row in rows[: len(SUMMARY.front)]] == [
+        str(entry.number) for entry in SUMMARY.front
+    ]
+    assert len(rows) == len(SUMMARY.entries)
+    value = SUMMARY.front[0].values[0]
+    assert value is not None
+    assert float(rows[0]["dice"]) == value.mean
+    assert float(rows[0]["dice_low"]) == value.low
+    assert rows[0]["stage 3 (1/2)"] == "carafe(32)"
+    hostile = make_trial(0, make_candidate(*["nearest"] * 4), 0.5, baseline="=cmd|'/c calc'!A0")
+    header = make_header(stages=("@a", "+b", "-c", "\td"))
+    text = pareto_csv(summarise(header, [hostile]))
+    for row in csv.reader(io.StringIO(text)):
+        assert not any(cell.startswith(("=", "@", "+", "-", "\t")) for cell in row)
+    assert "'=cmd|'/c calc'!A0" in text
+
+
+def test_negative_numbers_in_csv_stay_numbers() -> None:
+    trial = make_trial(0, make_candidate(*["nearest"] * 4), -0.5)
+    (row,) = csv.DictReader(io.StringIO(pareto_csv(summarise(make_header(), [trial]))))
+    assert float(row["dice"]) == -0.5

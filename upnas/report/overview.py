@@ -1,0 +1,132 @@
+"""The facts of a study as text: what was searched, where, and how costs were measured."""
+
+from __future__ import annotations
+
+from collections import Counter
+
+from upnas.front import StudySummary
+from upnas.records import Constraint, Target, TrialRecord
+from upnas.report.words import axis_title, format_number, plural, unit, with_unit
+
+
+def facts(summary: StudySummary) -> tuple[tuple[str, str], ...]:
+    """Name and value of everything needed to judge or repeat the study."""
+    header, environment = summary.header, summary.header.environment
+    memory = f"{format_number(environment.memory_gib)} GiB"
+    machine = [environment.machine, plural(environment.num_cpus, "CPU"), memory, *environment.gpus]
+    rows = [
+        ("Task", f"{header.task.name}; data {_data(header.space)}"),
+        ("Search space", f"{header.num_candidates:,} candidates over {len(header.stages)} stages"),
+        ("Stages, deepest first", ", ".join(header.stages)),
+        ("Objectives", "; ".join(map(axis_title, header.objectives))),
+        ("Constraints", "; ".join(map(_constraint, header.constraints)) or "none"),
+        ("Targets", "; ".join(map(_target, header.targets)) or "none"),
+        ("Search", _budget(summary)),
+        ("Machine", ", ".join(machine)),
+        ("Platform", f"{environment.platform}, Python {environment.python}"),
+        ("Versions", ", ".join(f"{name} {version}" for name, version in environment.packages)),
+        ("Started", header.created),
+        ("Commit", environment.git_commit or "not recorded"),
+    ]
+    return tuple(rows)
+
+
+def counts(summary: StudySummary) -> str:
+    """How many trials are in which state, and what keeps complete candidates off the front."""
+    num_complete = sum(len(entry.trials) for entry in summary.entries)
+    parts = [
+        f"{plural(summary.num_trials, 'trial')}: {num_complete} complete "
+        f"({plural(len(summary.entries), 'candidate')})",
+        f"{len(summary.running)} running",
+        f"{len(summary.failed)} failed",
+        f"{len(summary.refused)} refused by a constraint",
+    ]
+    if summary.num_below_trivial:
+        parts.append(f"{summary.num_below_trivial} kept off the front for not having learned")
+    return ", ".join(parts) + "."
+
+
+def hypervolume_note(summary: StudySummary) -> str:
+    """The hypervolume with its reference point, and against the baselines' own."""
+    if summary.reference is None:
+        return "No hypervolume yet: no candidate is complete."
+    units = " x ".join(unit(o.metric) or o.metric for o in summary.objectives)
+    point = ", ".join(
+        with_unit(objective.metric, value)
+        for objective, value in zip(summary.objectives, summary.reference.values, strict=True)
+    )
+    note = f"Hypervolume {format_number(summary.hypervolume)} {units}, reference point ({point})"
+    if summary.baseline_hypervolume > 0:
+        ratio = summary.hypervolume / summary.baseline_hypervolume
+        note += f"; {ratio:.2f} times that of the baselines alone"
+    note += f". Reference: {summary.reference.rule}."
+    if summary.num_outside_reference:
+        number = plural(summary.num_outside_reference, "front member")
+        note += f" Beyond the reference point, and so without a share in it: {number}."
+    return note
+
+
+def cost_notes(summary: StudySummary) -> tuple[str, ...]:
+    """How costs are measured and what they do not tell."""
+    latencies = [costs.latency for entry in summary.entries for costs in entry.newest.costs]
+    clocks = sorted({latency.clock.replace("_", " ") for latency in latencies})
+    pairs = Counter(len(latency.ratios) for latency in latencies).most_common(1)
+    measured = (
+        f" Here: {' and '.join(clocks)} clock, mostly {pairs[0][0]} pairs per candidate."
+        if pairs
+        else ""
+    )
+    return (
+        "Latency is the forward time of one batch after warm-up. Each sample is timed next to a "
+        "sample of the study's reference network, and the median ratio is multiplied by the "
+        f"reference's own time, so a machine that is slow for a while cancels out.{measured} "
+        "Intervals are 95 % intervals of that median: they hold timing noise, not what another "
+        "machine, runtime, batch or input size would change.",
+        "Peak memory is the bytes of all tensors alive at the worst moment of one forward pass: "
+        "weights, buffers, input and activations. It is neither the process's memory nor what "
+        "training takes, and it leaves out what a library or an allocator keeps for itself.",
+        "Quality is the mean over seeds of a short training; its interval is Student's over the "
+        "seeds and holds seed noise, not the noise of the data or of the training recipe. A "
+        "longer training can change the order of near-equals.",
+        "The front was chosen by validation quality, which flatters the best of many; the test "
+        "column comes from data that the search never read.",
+    )
+
+
+def trouble_counts(trials: tuple[TrialRecord, ...]) -> str:
+    """Failed and refused trials by reason: ``refused (constraint): 3``."""
+    reasons = Counter(f"{trial.state.value} ({trial.reason or 'no reason'})" for trial in trials)
+    return "; ".join(f"{reason.replace('_', ' ')}: {n}" for reason, n in reasons.most_common())
+
+
+def _data(space: dict[str, object]) -> str:
+    task = space.get("task")
+    data = task.get("data") if isinstance(task, dict) else None
+    if isinstance(data, dict):
+        return ", ".join(f"{name}: {value}" for name, value in data.items())
+    return "as in the space below" if data is None else str(data)
+
+
+def _constraint(constraint: Constraint) -> str:
+    where = f"@{constraint.target}" if constraint.target else ""
+    limits = [
+        f"= {constraint.equals}" if constraint.equals is not None else "",
+        f">= {constraint.min:g}" if constraint.min is not None else "",
+        f"<= {constraint.max:g}" if constraint.max is not None else "",
+    ]
+    return f"{constraint.metric}{where} {' and '.join(filter(None, limits))}"
+
+
+def _target(target: Target) -> str:
+    shape = " x ".join(map(str, (target.batch, *target.input)))
+    threads = f", {plural(target.threads, 'thread')}" if target.device == "cpu" else ""
+    return f"{target.name}: {target.device}{threads}, {target.runtime}, {target.dtype}, {shape}"
+
+
+def _budget(summary: StudySummary) -> str:
+    header = summary.header
+    rungs = ", ".join(map(str, header.rungs))
+    return (
+        f"{header.sampler}, {plural(header.num_trials, 'candidate')} with up to "
+        f"{plural(header.num_seeds, 'seed')}, rungs at {rungs} epochs, seed {header.seed}"
+    )

@@ -1,0 +1,184 @@
+"""Tables of text cells, and their forms: Markdown, HTML and CSV."""
+
+from __future__ import annotations
+
+import csv
+import html
+import io
+import re
+from collections.abc import Iterable
+from dataclasses import dataclass
+from typing import Final
+
+from upnas.front import CandidateSummary, Estimate, StudySummary, short_label, stage_labels
+from upnas.records import StudyHeader, TrialRecord
+from upnas.report.words import format_estimate, metric_name, unit
+
+#: What makes a spreadsheet read a text cell as a formula (OWASP, "CSV injection").
+_FORMULA_STARTS: Final = ("=", "+", "-", "@", "\t", "\r")
+
+_MARKDOWN_SPECIAL: Final = re.compile(r"([\\`*\[\]|#~])")
+
+
+@dataclass(frozen=True, slots=True)
+class Table:
+    """Columns and rows of plain text.
+
+    Attributes:
+        columns: The heads.
+        rows: One cell per column; not escaped.
+        numeric: Columns that are aligned to the right.
+    """
+
+    columns: tuple[str, ...]
+    rows: tuple[tuple[str, ...], ...]
+    numeric: frozenset[str] = frozenset()
+
+
+def front_table(summary: StudySummary) -> Table:
+    """The Pareto set, best first objective first."""
+    return candidate_table(summary, summary.front)
+
+
+def baseline_table(summary: StudySummary) -> Table:
+    """The complete baselines."""
+    return candidate_table(summary, summary.baselines)
+
+
+def candidate_table(summary: StudySummary, entries: Iterable[CandidateSummary]) -> Table:
+    """Number, upsamplers, objectives with intervals, test quality, seeds and remarks."""
+    objectives = summary.objectives
+    heads = [
+        f"{metric_name(o)} [{unit(o.metric)}]" if unit(o.metric) else metric_name(o)
+        for o in objectives
+    ]
+    tested = [o for o in objectives if any(o.metric in e.test_quality for e in summary.entries)]
+    test_heads = [f"test {metric_name(objective)}" for objective in tested]
+    rows = []
+    for entry in entries:
+        values = [
+            format_estimate(objective.metric, value)
+            for objective, value in zip(objectives, entry.values, strict=True)
+        ]
+        tests = [
+            format_estimate(objective.metric, entry.test_quality[objective.metric])
+            if objective.metric in entry.test_quality
+            else ""
+            for objective in tested
+        ]
+        num_seeds = len({trial.seed for trial in entry.trials})
+        rows.append(
+            (
+                str(entry.number),
+                entry.stages_text,
+                *values,
+                *tests,
+                str(num_seeds),
+                ", ".join(remarks(entry)),
+            )
+        )
+    return Table(
+        columns=("trial", "upsamplers, deepest first", *heads, *test_heads, "seeds", "remarks"),
+        rows=tuple(rows),
+        numeric=frozenset(["trial", *heads, *test_heads, "seeds"]),
+    )
+
+
+def remarks(entry: CandidateSummary) -> tuple[str, ...]:
+    """Baseline name, knee, flags, broken constraints and unfinished seeds, in words."""
+    unfinished = f"{entry.num_unfinished} unfinished" if entry.num_unfinished else ""
+    words = (
+        entry.baseline,
+        "knee" if entry.is_knee else "",
+        *(flag.replace("_", " ") for flag in entry.flags),
+        *entry.violations,
+        unfinished,
+    )
+    return tuple(word for word in words if word)
+
+
+def trouble_table(header: StudyHeader, trials: Iterable[TrialRecord]) -> Table:
+    """Failed and refused trials with their reasons."""
+    rows = tuple(
+        (
+            str(trial.number),
+            trial.state.value,
+            (trial.reason or "").replace("_", " "),
+            short_label(header, trial.candidate),
+            (trial.detail or "").strip(),
+        )
+        for trial in trials
+    )
+    columns = ("trial", "state", "reason", "upsamplers, deepest first", "detail")
+    return Table(columns=columns, rows=rows, numeric=frozenset(["trial"]))
+
+
+def to_markdown(table: Table) -> str:
+    """A GitHub-flavoured table; cells are escaped and kept on one line."""
+    rules = ["---:" if column in table.numeric else ":---" for column in table.columns]
+    lines = [map(escape_markdown, table.columns), rules]
+    lines += [map(escape_markdown, row) for row in table.rows]
+    return "".join(f"| {' | '.join(line)} |\n" for line in lines)
+
+
+def to_html(table: Table) -> str:
+    """A ``<table>`` with every cell escaped."""
+
+    def cells(tag: str, row: tuple[str, ...]) -> str:
+        styles = (" class=number" if name in table.numeric else "" for name in table.columns)
+        return "".join(
+            f"<{tag}{style}>{html.escape(cell)}</{tag}>"
+            for style, cell in zip(styles, row, strict=True)
+        )
+
+    body = "".join(f"<tr>{cells('td', row)}</tr>\n" for row in table.rows)
+    head = cells("th", table.columns)
+    return f"<table>\n<thead><tr>{head}</tr></thead>\n<tbody>\n{body}</tbody>\n</table>"
+
+
+def escape_markdown(text: str) -> str:
+    """Make text show as it is, in GitHub's and in TensorBoard's Markdown, on one line."""
+    one_line = " ".join(text.split())
+    return _MARKDOWN_SPECIAL.sub(r"\\\1", html.escape(one_line, quote=False))
+
+
+def pareto_csv(summary: StudySummary) -> str:
+    """Every complete candidate with plain numbers, front members first.
+
+    Text that a spreadsheet would run as a formula gets a leading apostrophe.
+    """
+    objectives = summary.objectives
+    metrics = sorted({metric for entry in summary.entries for metric in entry.test_quality})
+    heads = ["trial", "key", "on_front", "knee", "feasible", "baseline", "num_seeds", "remarks"]
+    heads += summary.header.stages
+    for name in [*(objective.label for objective in objectives), *(f"test_{m}" for m in metrics)]:
+        heads += [name, f"{name}_low", f"{name}_high"]
+    buffer = io.StringIO()
+    writer = csv.writer(buffer, lineterminator="\n")
+    writer.writerow(map(_guard, heads))
+    front = summary.front
+    for entry in [*front, *(entry for entry in summary.entries if not entry.is_on_front)]:
+        texts = [str(entry.number), entry.key]
+        texts += [str(claim) for claim in (entry.is_on_front, entry.is_knee, entry.is_feasible)]
+        texts += [entry.baseline or "", str(len({trial.seed for trial in entry.trials}))]
+        texts += ["; ".join(remarks(entry))]
+        texts += stage_labels(summary.header, entry.candidate).values()
+        estimates = [*entry.values, *(entry.test_quality.get(metric) for metric in metrics)]
+        numbers = [number for estimate in estimates for number in _numbers(estimate)]
+        writer.writerow([*map(_guard, texts), *numbers])
+    return buffer.getvalue()
+
+
+def _numbers(estimate: Estimate | None) -> tuple[str, str, str]:
+    if estimate is None:
+        return "", "", ""
+    low, high = estimate.low, estimate.high
+    return (
+        repr(estimate.mean),
+        "" if low is None else repr(low),
+        "" if high is None else repr(high),
+    )
+
+
+def _guard(text: str) -> str:
+    return f"'{text}" if text.startswith(_FORMULA_STARTS) else text
