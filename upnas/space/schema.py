@@ -151,6 +151,9 @@ class SearchConfig(Section):
     seeds: PositiveInt = Field(
         3, description="Trainings of each near-front candidate and baseline, the first included."
     )
+    replicate: Literal["front", "all"] = Field(
+        "front", description="Which candidates get all seeds: the front and the baselines, or all."
+    )
     seed: NonNegativeInt = Field(0, description="Of the sampler and of the first training.")
     concurrency: Literal["auto"] | PositiveInt = Field(
         "auto", description="Trials that train at the same time."

@@ -1,0 +1,191 @@
+"""What commands print: the front, the baselines and search spaces, as text or JSON."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Any
+
+import rich.table
+from rich.console import Console
+from rich.text import Text
+
+from upnas.front import CandidateSummary, Estimate, StudySummary, short_label, summarise
+from upnas.report import ReportPaths
+from upnas.report.overview import counts, hypervolume_note
+from upnas.report.table import Table, candidate_table
+from upnas.report.verdict import tie_notes, verdict
+from upnas.space import SpaceDescription
+from upnas.space.describe import StageDescription
+from upnas.store import Study
+
+
+def rich_table(table: Table, title: str) -> rich.table.Table:
+    """Draw a report's table for the terminal."""
+    drawn = rich.table.Table(title=title, title_justify="left", title_style="bold")
+    for column in table.columns:
+        drawn.add_column(Text(column), justify="right" if column in table.numeric else "left")
+    for row in table.rows:
+        drawn.add_row(*map(Text, row))
+    return drawn
+
+
+def front_table(
+    summary: StudySummary, title: str, max_rows: int | None = None
+) -> rich.table.Table:
+    """The front with costs and intervals, best quality first."""
+    return rich_table(candidate_table(summary, summary.front[:max_rows]), title)
+
+
+def show_result(study: Study, folder: Path, paths: ReportPaths) -> None:
+    """Print the front, the baselines that are not on it, the verdict and the files."""
+    console = _console()
+    summary = summarise(study.header, study.trials)
+    console.print(front_table(summary, f"Pareto front of {study.header.name}"))
+    behind = [entry for entry in summary.baselines if not entry.is_on_front]
+    if behind:
+        console.print(rich_table(candidate_table(summary, behind), "Baselines behind the front"))
+    lines = [counts(summary), hypervolume_note(summary), verdict(summary), *tie_notes(summary)]
+    for line in lines:
+        console.print(Text(line))
+    _show_files(console, folder, paths)
+
+
+def _show_files(console: Console, folder: Path, paths: ReportPaths) -> None:
+    console.print()
+    files = {
+        "report": paths.html,
+        "figure": paths.svg,
+        "table": paths.csv,
+        "summary": paths.markdown,
+        "trials": folder / "trials.jsonl",
+    }
+    for name, path in files.items():
+        console.print(Text(f"{name:<12}{path}"), soft_wrap=True)
+    console.print(Text(f"TensorBoard tensorboard --logdir {folder}"), soft_wrap=True)
+
+
+def front_json(study: Study, paths: ReportPaths) -> dict[str, Any]:
+    """The result as JSON values: the front, the baselines, hypervolume and the files."""
+    summary = summarise(study.header, study.trials)
+    return {
+        "study": study.header.name,
+        "num_trials": summary.num_trials,
+        "num_failed": len(summary.failed),
+        "num_refused": len(summary.refused),
+        "hypervolume": summary.hypervolume,
+        "reference_point": list(summary.reference.values) if summary.reference else None,
+        "front": [_entry_json(summary, entry) for entry in summary.front],
+        "baselines": [_entry_json(summary, entry) for entry in summary.baselines],
+        "verdict": verdict(summary),
+        "report": {name: str(getattr(paths, name)) for name in ("html", "svg", "csv", "markdown")},
+    }
+
+
+def _entry_json(summary: StudySummary, entry: CandidateSummary) -> dict[str, Any]:
+    values = zip(summary.objectives, entry.values, strict=True)
+    return {
+        "trial": entry.number,
+        "key": entry.key,
+        "stages": [stage.model_dump(mode="json") for stage in entry.candidate.stages],
+        "label": short_label(summary.header, entry.candidate),
+        "baseline": entry.baseline,
+        "is_knee": entry.is_knee,
+        "values": {objective.label: _estimate_json(value) for objective, value in values},
+        "test_quality": {name: _estimate_json(value) for name, value in entry.test_quality.items()},
+        "flags": list(entry.flags),
+    }
+
+
+def _estimate_json(estimate: Estimate | None) -> dict[str, Any] | None:
+    if estimate is None:
+        return None
+    return {
+        "mean": estimate.mean,
+        "low": estimate.low,
+        "high": estimate.high,
+        "num_samples": estimate.num_samples,
+    }
+
+
+def show_space(description: SpaceDescription) -> None:
+    """Print a search space."""
+    console = _console()
+    table = rich.table.Table(title=f"Search space {description.name}", title_justify="left")
+    for column in ("stage", "resolution", "channels", "skip", "out", "options", "choices"):
+        table.add_column(column, justify="left" if column in ("resolution", "choices") else "right")
+    for stage in description.stages:
+        table.add_row(
+            str(stage.number),
+            stage.label,
+            str(stage.channels),
+            str(stage.skip_channels or "-"),
+            str(stage.out_channels),
+            str(stage.num_options),
+            Text(_choices_text(stage)),
+        )
+    console.print(table)
+    for name, value in _space_facts(description).items():
+        console.print(Text(f"{name:<13}{value}"), soft_wrap=True)
+
+
+def space_json(description: SpaceDescription) -> dict[str, Any]:
+    """A search space as JSON values."""
+    return {
+        **_space_facts(description),
+        "num_candidates": description.num_candidates,
+        "stages": [
+            {
+                "number": stage.number,
+                "resolution": stage.label,
+                "channels": stage.channels,
+                "skip_channels": stage.skip_channels,
+                "out_channels": stage.out_channels,
+                "choices": {
+                    choice.upsampler: {name: list(values) for name, values in choice.searched}
+                    for choice in stage.choices
+                },
+            }
+            for stage in description.stages
+        ],
+    }
+
+
+def _choices_text(stage: StageDescription) -> str:
+    texts = []
+    for choice in stage.choices:
+        searched = "; ".join(
+            f"{name}: {', '.join(map(str, values))}" for name, values in choice.searched
+        )
+        texts.append(f"{choice.upsampler} ({searched})" if searched else choice.upsampler)
+    return ", ".join(texts)
+
+
+def _space_facts(description: SpaceDescription) -> dict[str, str]:
+    search = description.search
+    constraints = "; ".join(
+        f"{c.metric} {c.equals or ''}"
+        + (f"at least {c.min:g} " if c.min is not None else "")
+        + (f"at most {c.max:g}" if c.max is not None else "")
+        for c in description.constraints
+    )
+    targets = "; ".join(
+        f"{t.name} ({t.device}, {t.threads} threads, batch {t.batch}, {list(t.input)})"
+        for t in description.targets
+    )
+    return {
+        "task": description.task,
+        "encoder": description.encoder or "none",
+        "decoder": description.decoder,
+        "candidates": f"{description.num_candidates:,} distinct",
+        "objectives": ", ".join(f"{o.label} ({o.direction})" for o in description.objectives),
+        "constraints": constraints or "none",
+        "targets": targets,
+        "search": f"{search.trials} candidates, sampler {search.sampler}, rungs at epochs "
+        f"{', '.join(map(str, search.rungs))}, up to {search.seeds} seeds",
+    }
+
+
+def _console() -> Console:
+    """Standard output; as wide as the tables need where it is no terminal."""
+    console = Console(highlight=False)
+    return console if console.is_terminal else Console(highlight=False, width=200)

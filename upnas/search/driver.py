@@ -1,0 +1,219 @@
+"""A search from start to end: open or resume the study, run trials, close it."""
+
+from __future__ import annotations
+
+import contextlib
+import signal
+import threading
+from collections.abc import Iterator, Sequence
+from dataclasses import dataclass
+from datetime import UTC, datetime
+from pathlib import Path
+from types import FrameType
+from typing import Literal
+
+from upnas.errors import StudyError
+from upnas.measure.costs import check_target
+from upnas.measure.environment import available_cpus, describe_environment
+from upnas.records import StudyHeader
+from upnas.search.executor import Executor, inline_executor
+from upnas.search.observer import SearchObserver
+from upnas.search.queue import TrialQueue
+from upnas.search.resources import derive_resources
+from upnas.space import SearchSpace, difference
+from upnas.store import Study, StudyFolder
+from upnas.tasks import metrics_of
+from upnas.trial import TrialSpec
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class SearchOptions:
+    """How a search runs, beside its space.
+
+    Attributes:
+        folder: The study's folder.
+        command: What the user typed, for the record.
+        address: Of a Ray cluster; None = this machine alone.
+        executor: "ray", or "inline" for one trial after the other in this process.
+    """
+
+    folder: Path
+    command: str
+    address: str | None = None
+    executor: Literal["ray", "inline"] = "ray"
+
+
+def run_search(
+    space: SearchSpace, options: SearchOptions, observers: Sequence[SearchObserver] = ()
+) -> Study:
+    """Start, resume or just read a study; returns it with everything that is finished.
+
+    Running the same search again resumes it; a finished one returns at once.
+
+    Raises:
+        StudyError: If the folder holds a study of another space, another driver runs it, or the
+            folder cannot be written.
+        TargetError: If this machine cannot serve a target.
+    """
+    folder = StudyFolder(options.folder)
+    with folder.lock():
+        header = _resumed_header(space, folder, observers) if folder.exists() else None
+        records = folder.read_trials()
+        if header is not None:
+            queue = TrialQueue(space, header, folder, records, observers)
+            if queue.is_finished:
+                queue.close()
+                return folder.read_study()
+        if options.address is None:
+            for target in space.targets:
+                check_target(target)
+        with _executor(space, options) as executor:
+            _notify(observers, executor.resources.reason)
+            if header is None:
+                header = _create_study(space, options, folder, executor)
+            for observer in observers:
+                observer.study_opened(header, records)
+            queue = TrialQueue(space, header, folder, records, observers)
+            with _stopping_on_interrupt(queue, observers):
+                try:
+                    executor.run(queue, _spec(space, header, folder, executor))
+                finally:
+                    is_finished = queue.is_finished
+                    queue.close()
+                    for observer in observers:
+                        observer.study_closed(is_finished=is_finished)
+    return folder.read_study()
+
+
+@contextlib.contextmanager
+def _executor(space: SearchSpace, options: SearchOptions) -> Iterator[Executor]:
+    config = space.search
+    if options.executor == "inline":
+        resources = derive_resources(
+            num_cpus=available_cpus(),
+            num_gpus=0,
+            concurrency=1,
+            cpus_per_trial=config.cpus_per_trial if config.cpus_per_trial != "auto" else 1,
+            gpus_per_trial=0,
+        )
+        with inline_executor(resources) as executor:
+            yield executor
+    else:
+        from upnas.search.ray_tune import ray_executor  # starting Ray takes seconds
+
+        scratch = options.folder / "ray"
+        with ray_executor(config, address=options.address, scratch=scratch) as ray:
+            yield ray
+
+
+def _spec(
+    space: SearchSpace, header: StudyHeader | None, folder: StudyFolder, executor: Executor
+) -> TrialSpec:
+    main = metrics_of(space.task_config)[0]
+    return TrialSpec(
+        task=space.task_config,
+        signature=space.task,
+        training=space.training,
+        rungs=space.search.rungs,
+        targets=space.targets,
+        constraints=space.constraints,
+        reference=dict(space.baselines())["all-bilinear"],
+        references=header.references if header is not None else (),
+        trivial_quality=header.trivial_quality if header is not None else (),
+        main_metric=main.name,
+        maximize_main=main.direction == "maximize",
+        checkpoints=folder.checkpoints_path.resolve(),
+        num_threads=executor.resources.cpus,
+    )
+
+
+def _create_study(
+    space: SearchSpace, options: SearchOptions, folder: StudyFolder, executor: Executor
+) -> StudyHeader:
+    preparation = executor.prepare(_spec(space, None, folder, executor))
+    search = space.search
+    header = StudyHeader(
+        name=space.name,
+        created=datetime.now(UTC).isoformat(timespec="seconds"),
+        command=options.command,
+        space=space.to_config(),
+        num_candidates=space.num_candidates,
+        stages=tuple(info.label for info in space.stage_infos),
+        task=space.task,
+        objectives=space.objectives,
+        constraints=space.constraints,
+        targets=space.targets,
+        references=preparation.references,
+        trivial_quality=preparation.trivial_quality,
+        num_trials=search.trials,
+        num_seeds=search.seeds,
+        rungs=search.rungs,
+        sampler=search.sampler,
+        seed=search.seed,
+        environment=describe_environment(Path.cwd()),
+    )
+    folder.create(header)
+    return header
+
+
+def _resumed_header(
+    space: SearchSpace, folder: StudyFolder, observers: Sequence[SearchObserver]
+) -> StudyHeader:
+    """The header of the study in the folder, with the budget of the space; other changes refused."""
+    header = folder.read_header()
+    changes = difference(header.space, space.to_config())
+    refused = [change for change in changes if not change.compatible]
+    if refused:
+        lines = "\n".join(f"  {c.path}: {c.old} -> {c.new}" for c in refused)
+        raise StudyError(
+            f"{folder.path}: holds a study of another search space. Changed:\n{lines}\n"
+            "Use --fresh to start over, --out for another folder, or undo the change."
+        )
+    if changes:
+        changed = ", ".join(f"{c.path}: {c.old} -> {c.new}" for c in changes)
+        _notify(observers, f"resuming with {changed}")
+        search = space.search
+        header = header.model_copy(
+            update={
+                "space": space.to_config(),
+                "num_trials": search.trials,
+                "num_seeds": search.seeds,
+                "sampler": search.sampler,
+            }
+        )
+        folder.replace_header(header)
+    return header
+
+
+@contextlib.contextmanager
+def _stopping_on_interrupt(
+    queue: TrialQueue, observers: Sequence[SearchObserver]
+) -> Iterator[None]:
+    """First Ctrl-C (or SIGTERM): stop at the next rung of every trial. Second: stop now."""
+
+    def handle(signum: int, frame: FrameType | None) -> None:
+        if queue.is_stopping:
+            raise KeyboardInterrupt
+        queue.is_stopping = True
+        _notify(
+            observers,
+            "stopping: running trials go on to their next rung, everything is kept; "
+            "interrupt again to stop now",
+        )
+
+    if threading.current_thread() is not threading.main_thread():
+        yield  # signals reach the main thread only: whoever runs it handles them
+        return
+    before = {number: signal.signal(number, handle) for number in (signal.SIGINT, signal.SIGTERM)}
+    try:
+        yield
+    finally:
+        for number, handler in before.items():
+            signal.signal(number, handler)
+
+
+def _notify(observers: Sequence[SearchObserver], message: str) -> None:
+    for observer in observers:
+        observer.notice(message)
+
+
