@@ -20,7 +20,7 @@ from upnas.report.figures import (
     parallel_coordinates,
     pareto_scatter,
 )
-from upnas.report.panel import MAX_DOMINATED, make_panel, panel_columns, thin
+from upnas.report.panel import MAX_DOMINATED, drawn_columns, make_panel, panel_columns, thin
 from upnas.report.static import pareto_image, pareto_svg
 
 HEADER = make_header()
@@ -42,6 +42,35 @@ def test_panel_sorts_candidates() -> None:
         x, y = panel.point(entry)
         assert panel.limits[0][0] < x < panel.limits[0][1]
         assert panel.limits[1][0] < y < panel.limits[1][1]
+
+
+def test_limits_have_room_for_error_bars_but_not_for_any() -> None:
+    def limits(half: float) -> tuple[float, float]:
+        candidate, other = make_candidate(*["nearest"] * 4), make_candidate(*["carafe"] * 4)
+        trials = [
+            make_trial(0, candidate, 0.80 - half, seed=0, latency_ms=10.0),
+            make_trial(1, candidate, 0.80 + half, seed=1, latency_ms=10.0),
+            make_trial(2, other, 0.90, latency_ms=20.0),
+        ]
+        return make_panel(summarise(HEADER, trials), 1, 0).limits[1]
+
+    # With two seeds the interval is 12.7 times the distance of a seed from the mean.
+    assert limits(0.002)[0] == pytest.approx(0.80 - 1.1 * 12.706 * 0.002, abs=1e-5)
+    assert limits(0.02)[0] == pytest.approx(0.80 - 1.1 * 0.05)
+
+
+def test_costs_that_hardly_differ_have_no_panel() -> None:
+    trials = [
+        make_trial(0, make_candidate(*["nearest"] * 4), 0.80, latency_ms=10.0, memory_mib=15.0),
+        make_trial(1, make_candidate(*["carafe"] * 4), 0.90, latency_ms=20.0, memory_mib=15.1),
+    ]
+    summary = summarise(HEADER, trials)
+    assert panel_columns(summary) == ((1, 0), (2, 0))
+    assert drawn_columns(summary) == ((1, 0),)
+    assert pareto_svg(summary).count('id="axes_') == 1
+    assert drawn_columns(SUMMARY) == panel_columns(SUMMARY)
+    alike = [make_trial(0, make_candidate(*["nearest"] * 4), 0.8)]
+    assert drawn_columns(summarise(HEADER, alike)) == ((1, 0),)
 
 
 def test_steps_are_the_front_of_the_two_axes_in_their_own_directions() -> None:

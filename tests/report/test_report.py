@@ -17,7 +17,7 @@ from upnas.records import StudyHeader, TrialRecord
 from upnas.report import read_summary, write_report
 from upnas.report.html import report_html, script_json
 from upnas.report.markdown import report_markdown
-from upnas.report.overview import cost_notes, counts, facts, hypervolume_note
+from upnas.report.overview import cost_notes, counts, facts, hypervolume_line, hypervolume_note
 from upnas.store import StudyFolder
 
 SUMMARY = summarise(make_header(), fake_trials())
@@ -99,7 +99,9 @@ def test_a_report_needs_neither_torch_nor_ray() -> None:
 
 def test_html_holds_every_section_and_loads_nothing() -> None:
     page = Page(report_html(SUMMARY))
-    assert {"front", "baselines", "stages", "progress", "trouble", "setup", "costs"} <= {*page.ids}
+    assert {"front", "baselines", "paired", "stages", "progress", "trouble", "setup", "costs"} <= {
+        *page.ids
+    }
     assert len(page.ids) == len(set(page.ids))
     for slot in ("scatter-1", "scatter-2", "parallel", "hypervolume", "curves"):
         assert slot in page.ids
@@ -124,6 +126,19 @@ def test_html_figures_have_a_slot_each() -> None:
     assert list(figures) == ["scatter-1", "scatter-2", "parallel", "hypervolume", "curves"]
     assert set(figures) <= set(page.ids)
     assert all(figure["data"] for figure in figures.values())
+
+
+def test_a_cost_that_hardly_differs_colours_nothing_and_is_named() -> None:
+    trials = [
+        make_trial(0, make_candidate(*["nearest"] * 4), 0.80, latency_ms=10.0, memory_mib=15.0),
+        make_trial(1, make_candidate(*["carafe"] * 4), 0.90, latency_ms=20.0, memory_mib=15.1),
+    ]
+    page = Page(report_html(summarise(make_header(), trials)))
+    (data,) = [text for attributes, text in page.scripts if attributes.get("id") == "figures"]
+    figures = json.loads(data)
+    assert "coloraxis" not in figures["scatter-1"]["layout"]  # would be peak memory
+    assert "coloraxis" in figures["scatter-2"]["layout"]  # latency
+    assert "dice and peak memory (which differs by only 0.7 %)" in page.text
 
 
 def test_html_keeps_hostile_text_as_text() -> None:
@@ -153,6 +168,8 @@ def test_an_unfinished_study_has_a_report() -> None:
     summary = summarise(make_header(), [make_trial(0, make_candidate(*["nearest"] * 4))])
     assert "No candidate is complete yet." in Page(report_html(summary)).text
     assert "No candidate is complete yet." in report_markdown(summary)
+    assert "Paired with" not in report_markdown(summary)
+    assert "paired" not in Page(report_html(summary)).ids
 
 
 def test_markdown_report() -> None:
@@ -160,6 +177,8 @@ def test_markdown_report() -> None:
     assert text.startswith("# unet-filaments\n")
     assert "![Pareto front](pareto.svg)" in text
     assert "![" not in report_markdown(SUMMARY)
+    assert "\n## Paired with all-bilinear\n" in text
+    assert "not corrected for the number of comparisons, here 5:" in text
     assert "\n    upnas search --space unet.yaml\n" in text
     for entry in SUMMARY.front:
         assert f"\n| {entry.number} | " in text
@@ -171,6 +190,8 @@ def test_counts_add_up() -> None:
     text = counts(SUMMARY)
     assert text.startswith("40 trials: 35 complete (22 candidates), 1 running, 2 failed, 2 refused")
     assert "1 kept off the front" in text
+    trial = make_trial(0, make_candidate(*["nearest"] * 4), 0.5)
+    assert counts(summarise(make_header(), [trial])) == "1 trial: 1 complete (1 candidate)."
 
 
 def test_facts_hold_what_is_needed_to_repeat() -> None:
@@ -184,10 +205,14 @@ def test_facts_hold_what_is_needed_to_repeat() -> None:
 
 def test_hypervolume_comes_with_its_reference_point() -> None:
     text = hypervolume_note(SUMMARY)
-    assert "dice x ms x MiB, reference point (0.7919, 25 ms, 131.8 MiB)" in text
+    assert "dice x ms x MiB, reference point (0.7919, 25.00 ms, 131.80 MiB)" in text
     ratio = SUMMARY.hypervolume / SUMMARY.baseline_hypervolume
     assert f"{ratio:.2f} times that of the baselines alone" in text
     assert "1 front member" in text
+    assert text.startswith(hypervolume_line(SUMMARY))
+    assert "\n" not in hypervolume_line(SUMMARY)
+    assert "worst baseline" in text
+    assert "worst baseline" not in hypervolume_line(SUMMARY)
     assert "No hypervolume yet" in hypervolume_note(summarise(make_header(), []))
 
 

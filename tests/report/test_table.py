@@ -13,6 +13,7 @@ from upnas.front import Estimate, summarise
 from upnas.report.table import (
     Table,
     baseline_table,
+    candidate_table,
     escape_markdown,
     front_table,
     pareto_csv,
@@ -26,6 +27,8 @@ from upnas.report.words import (
     format_estimate,
     format_number,
     metric_name,
+    shared_decimals,
+    with_unit,
 )
 
 SUMMARY = summarise(make_header(), fake_trials())
@@ -89,6 +92,48 @@ def test_words() -> None:
         f"-0.0123 {PLUS_MINUS} 0.0077"
     )
     assert format_difference(Estimate(mean=0.5)) == "+0.5000"
+    assert format_difference(Estimate(mean=-0.00001)) == "+0.0000"
+    assert with_unit("latency_ms", 25.0) == "25.00 ms"
+    assert with_unit("peak_memory_mib", 1234.5) == "1,234 MiB"
+    assert with_unit("dice", 0.5) == "0.5"
+
+
+@pytest.mark.parametrize(
+    ("estimates", "expected"),
+    [
+        pytest.param([Estimate(mean=15.0), Estimate(mean=15.04), None], 3, id="small range"),
+        pytest.param([Estimate(mean=15.0), Estimate(mean=15.8)], 2, id="four digits"),
+        pytest.param([Estimate(mean=0.81), Estimate(mean=0.91)], 4, id="fractions"),
+        pytest.param([Estimate(mean=5.0), Estimate(mean=1e6)], 0, id="counts"),
+        pytest.param([Estimate(mean=1.0, low=0.97, high=1.03)] * 2, 3, id="interval"),
+        pytest.param(
+            [
+                Estimate(mean=0.8, low=0.79, high=0.81),
+                Estimate(mean=0.8, low=0.799, high=0.801),
+                Estimate(mean=0.8, low=0.7, high=0.9),
+            ],
+            3,
+            id="median interval",
+        ),
+        pytest.param([None], 0, id="nothing"),
+    ],
+)
+def test_shared_decimals(estimates: list[Estimate | None], expected: int) -> None:
+    assert shared_decimals(estimates) == expected
+
+
+def test_a_column_has_the_same_decimals_in_every_table() -> None:
+    tables = (front_table(SUMMARY), baseline_table(SUMMARY))
+    for head in ("dice", "latency [ms]", "peak memory [MiB]", "test dice"):
+        cells = [row[table.columns.index(head)] for table in tables for row in table.rows]
+        assert len({len(cell.split()[0].partition(".")[2]) for cell in cells}) == 1, head
+
+
+def test_a_table_without_intervals() -> None:
+    table = candidate_table(SUMMARY, SUMMARY.front, with_intervals=False)
+    with_intervals = front_table(SUMMARY)
+    for row, full in zip(table.rows, with_intervals.rows, strict=True):
+        assert row[2:6] == tuple(cell.split(" ")[0] for cell in full[2:6])
 
 
 def hostile_table() -> Table:

@@ -49,14 +49,14 @@ def test_better_says_by_how_much_and_at_what_price() -> None:
     text = verdict(summary(*bilinear(0.80, 0.81, 0.82), *carafe(0.83, 0.84, 0.8501)))
     assert text.startswith("Trial 5 (carafe(32) x4) beats all-bilinear by +0.0300")
     assert "dice on the validation split, which chose it (3 paired seeds)" in text
-    assert "1.50 \N{MULTIPLICATION SIGN} its latency: 15 ms against 10 ms" in text
+    assert "1.50 \N{MULTIPLICATION SIGN} its latency: 15.00 ms against 10.00 ms" in text
 
 
 def test_the_test_split_decides_where_there_is_one() -> None:
     text = verdict(summary(*bilinear(0.80, 0.80, test=0.79), *carafe(0.90, 0.91, test=0.79)))
     assert "indistinguishable from all-bilinear: +0.0000" in text
     assert "on the test split (2 paired seeds)" in text
-    assert text.endswith("Take the cheapest: trial 0 (all-bilinear), 10 ms.")
+    assert text.endswith("Take the cheaper: trial 0 (all-bilinear), 10.00 ms.")
 
 
 def test_worse_on_the_test_split() -> None:
@@ -106,10 +106,40 @@ def test_reference_baseline_prefers_all_bilinear() -> None:
         assert found.number == expected
 
 
+def test_the_advice_is_the_cheapest_of_all_that_cannot_be_told_apart() -> None:
+    cheap = seeds(10, TRANSPOSED, [0.84, 0.82, 0.80], latency_ms=8.0)
+    text = verdict(summary(*bilinear(0.80, 0.82, 0.84), *carafe(0.81, 0.80, 0.88), *cheap))
+    assert "indistinguishable from all-bilinear and from 1 other front member." in text
+    assert text.endswith(
+        "Take the cheapest: trial 10 (transposed(2) x4), 8.00 ms against 10.00 ms for all-bilinear."
+    )
+
+
+def test_a_winner_names_cheaper_equals() -> None:
+    equal = seeds(10, TRANSPOSED, [0.851, 0.850, 0.8605], latency_ms=12.0)
+    text = verdict(summary(*bilinear(0.80, 0.80, 0.81), *carafe(0.85, 0.852, 0.861), *equal))
+    assert text.startswith("Trial 5 (carafe(32) x4) beats all-bilinear by ")
+    assert "1 other front member cannot be told from it. Take the cheaper: trial 10 " in text
+
+
+def test_a_study_without_costs_gives_no_advice_on_them() -> None:
+    text = verdict(summary(*bilinear(0.80, 0.82), *carafe(0.81, 0.83), objectives=(DICE,)))
+    assert "Take" not in text
+    tied = verdict(summary(*bilinear(0.80, 0.82), *carafe(0.85, 0.82), objectives=(DICE,)))
+    assert tied.endswith("(2 paired seeds).")
+
+
 def test_ties_are_named_with_the_cheapest() -> None:
     notes = tie_notes(summary(*bilinear(0.80, 0.82, 0.84), *carafe(0.81, 0.80, 0.86)))
     assert notes == (
-        "Indistinguishable on validation dice: trials 5, 0. "
-        "The cheapest is trial 0 (all-bilinear), 10 ms.",
+        "Indistinguishable from trial 5 in dice on the validation split: trial 0. "
+        "The cheapest of all is trial 0 (all-bilinear), 10.00 ms.",
     )
     assert "fewer than 2 seeds" in tie_notes(summarise(make_header(), fake_trials()))[-1]
+
+
+def test_ties_are_by_the_test_split_where_there_is_one() -> None:
+    trials = [*bilinear(0.80, 0.80, test=0.70), *carafe(0.90, 0.91, test=0.70)]
+    assert "on the test split: trial 0." in tie_notes(summary(*trials))[0]
+    apart = [*bilinear(0.80, 0.82, test=0.70), *carafe(0.90, 0.80, test=0.75)]
+    assert tie_notes(summary(*apart)) == ()

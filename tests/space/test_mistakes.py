@@ -12,7 +12,8 @@ UPSAMPLERS = (
 )
 STAGES = "Allowed: default, or the number of a stage (1 = deepest)."
 SEARCH_KEYS = (
-    "sampler, trials, rungs, seeds, seed, concurrency, cpus_per_trial, gpus_per_trial, max_retries."
+    "sampler, trials, rungs, seeds, replicate, seed, concurrency, cpus_per_trial, "
+    "gpus_per_trial, max_retries."
 )
 
 # What replaces `bilinear` in line 6, and the message.

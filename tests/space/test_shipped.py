@@ -42,9 +42,9 @@ def test_description_of_the_unet_space() -> None:
     space = load_space("unet")
     shown = describe(space)
     assert shown.num_candidates == space.num_candidates
-    assert shown.encoder == "mobilenetv3_small_050, depth 4, from scratch"
-    assert [stage.label for stage in shown.stages] == ["16->8", "8->4", "4->2", "2->1"]
-    assert [stage.skip_channels for stage in shown.stages] == [16, 8, 16, 0]
+    assert shown.encoder == "mobilenetv3_small_050, depth 3, from scratch"
+    assert [stage.label for stage in shown.stages] == ["8->4", "4->2", "2->1"]
+    assert [stage.skip_channels for stage in shown.stages] == [8, 16, 0]
     deepest = {choice.upsampler: choice for choice in shown.stages[0].choices}
     assert dict(deepest["transposed"].searched) == {"kernel_size": (2, 4)}
     assert deepest["transposed"].num_options == 2

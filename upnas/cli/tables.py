@@ -2,51 +2,96 @@
 
 from __future__ import annotations
 
+from collections.abc import Iterable
 from pathlib import Path
-from typing import Any
+from typing import Any, Final, Literal
 
+import rich.box
 import rich.table
 from rich.console import Console
 from rich.text import Text
 
 from upnas.front import CandidateSummary, Estimate, StudySummary, short_label, summarise
 from upnas.report import ReportPaths
-from upnas.report.overview import counts, hypervolume_note
-from upnas.report.table import Table, candidate_table
-from upnas.report.verdict import tie_notes, verdict
+from upnas.report.overview import counts, hypervolume_line
+from upnas.report.table import UPSAMPLERS, Table, candidate_table, value_head
+from upnas.report.verdict import verdict
 from upnas.space import SpaceDescription
 from upnas.space.describe import StageDescription
 from upnas.store import Study
 
+#: Narrower terminals get a front without intervals, which are in the report.
+_MIN_WIDTH_FOR_INTERVALS: Final = 120
 
-def rich_table(table: Table, title: str) -> rich.table.Table:
-    """Draw a report's table for the terminal."""
-    drawn = rich.table.Table(title=title, title_justify="left", title_style="bold")
+
+def rich_table(table: Table, title: str, *, may_wrap: bool = True) -> rich.table.Table:
+    """Draw a report's table for the terminal: numbers stay whole, words wrap or are cut."""
+    drawn = rich.table.Table(
+        title=Text(title, style="bold"),
+        title_justify="left",
+        box=rich.box.SIMPLE_HEAD,
+        pad_edge=False,
+    )
+    overflow: Literal["fold", "ellipsis"] = "fold" if may_wrap else "ellipsis"
     for column in table.columns:
-        drawn.add_column(Text(column), justify="right" if column in table.numeric else "left")
+        is_number = column in table.numeric
+        # The unit goes below: narrower.
+        head = Text(column.replace(" [", "\n["), no_wrap=not may_wrap, overflow=overflow)
+        justify: Literal["left", "right"] = "right" if is_number else "left"
+        drawn.add_column(head, justify=justify, no_wrap=is_number)
     for row in table.rows:
-        drawn.add_row(*map(Text, row))
+        drawn.add_row(*(Text(cell, no_wrap=not may_wrap, overflow=overflow) for cell in row))
     return drawn
 
 
-def front_table(
-    summary: StudySummary, title: str, max_rows: int | None = None
-) -> rich.table.Table:
-    """The front with costs and intervals, best quality first."""
-    return rich_table(candidate_table(summary, summary.front[:max_rows]), title)
+def front_table(summary: StudySummary, title: str, *, is_brief: bool = False) -> rich.table.Table:
+    """The front with costs and intervals, best quality first; see :func:`_table`."""
+    return rich_table(_table(summary, summary.front, is_brief=is_brief), title)
+
+
+def live_table(summary: StudySummary, title: str, max_rows: int) -> rich.table.Table:
+    """The best of the front as it is now: the objectives, and one line per candidate."""
+    table = _table(summary, summary.front[:max_rows], is_brief=True)
+    heads = ("trial", *map(value_head, summary.objectives))
+    shown = [table.columns.index(head) for head in (*heads, UPSAMPLERS)]
+    rows = tuple(tuple(row[column] for column in shown) for row in table.rows)
+    brief = Table(columns=(*heads, UPSAMPLERS), rows=rows, numeric=table.numeric)
+    return rich_table(brief, title, may_wrap=False)
+
+
+def _table(summary: StudySummary, entries: Iterable[CandidateSummary], *, is_brief: bool) -> Table:
+    """The report's table; brief: without intervals, and the candidate with its remarks last."""
+    table = candidate_table(summary, entries, with_intervals=not is_brief)
+    if not is_brief:
+        return table
+    numbers = [row for row, column in enumerate(table.columns) if column in table.numeric]
+    name, remarks = table.columns.index(UPSAMPLERS), table.columns.index("remarks")
+    rows = tuple(
+        (
+            *(row[column] for column in numbers),
+            f"{row[name]} ({row[remarks]})" if row[remarks] else row[name],
+        )
+        for row in table.rows
+    )
+    columns = (*(table.columns[column] for column in numbers), UPSAMPLERS)
+    return Table(columns=columns, rows=rows, numeric=table.numeric)
 
 
 def show_result(study: Study, folder: Path, paths: ReportPaths) -> None:
     """Print the front, the baselines that are not on it, the verdict and the files."""
     console = _console()
     summary = summarise(study.header, study.trials)
-    console.print(front_table(summary, f"Pareto front of {study.header.name}"))
+    is_brief = console.width < _MIN_WIDTH_FOR_INTERVALS
+    title = f"Pareto set of {study.header.name}, best first"
+    console.print(front_table(summary, title, is_brief=is_brief))
     behind = [entry for entry in summary.baselines if not entry.is_on_front]
     if behind:
-        console.print(rich_table(candidate_table(summary, behind), "Baselines behind the front"))
-    lines = [counts(summary), hypervolume_note(summary), verdict(summary), *tie_notes(summary)]
-    for line in lines:
-        console.print(Text(line))
+        table = _table(summary, behind, is_brief=is_brief)
+        console.print(rich_table(table, "Baselines behind it"))
+    console.print(Text(verdict(summary), style="bold"))
+    console.print()
+    console.print(Text(counts(summary)))
+    console.print(Text(hypervolume_line(summary)))
     _show_files(console, folder, paths)
 
 

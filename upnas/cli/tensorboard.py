@@ -28,5 +28,6 @@ class TensorBoardObserver(SearchObserver):
 
     def study_closed(self, *, is_finished: bool) -> None:
         """Write the last figures."""
+        del is_finished
         if self._writer is not None:
             self._writer.close()

@@ -1,7 +1,7 @@
 """Networks: candidate -> ``nn.Module``.
 
-A new decoder is one file with a class that follows :class:`~upnas.models.base.Decoder`, and one
-line in :data:`DECODERS`.
+A new decoder is one file with a subclass of :class:`~upnas.models.base.Decoder`, and one line in
+:data:`DECODERS`.
 """
 
 from __future__ import annotations
@@ -18,10 +18,12 @@ from upnas.models.super_resolution import SuperResolution
 from upnas.models.unet import UNet
 from upnas.records import Candidate, ModelSpec, TaskSignature
 
-DECODERS: Final[Mapping[str, Decoder]] = MappingProxyType({"unet": UNet, "sr": SuperResolution})
+DECODERS: Final[Mapping[str, type[Decoder]]] = MappingProxyType(
+    {"unet": UNet, "sr": SuperResolution}
+)
 
 
-def decoder_of(name: str) -> Decoder:
+def decoder_of(name: str) -> type[Decoder]:
     """Look a decoder up.
 
     Raises:
@@ -53,8 +55,13 @@ def build_model(
         candidate: The architecture.
         task: Channels in and out, and the scale.
         seed: Of the initial weights. Parts that two candidates share get equal weights.
-        load_pretrained: False leaves a pretrained encoder at random weights, as a state dict is
-            going to replace them.
+        load_pretrained: False leaves a pretrained encoder at random weights, where only shapes
+            matter or a state dict is going to replace them.
+
+    Raises:
+        SpaceError: If the candidate cannot be built.
+        CatalogueError: If an upsampler or a parameter is unknown.
+        DataError: If pretrained weights cannot be fetched.
     """
     encoder = candidate.model.encoder
     pretrained = load_pretrained and encoder is not None and encoder.pretrained
@@ -65,7 +72,14 @@ def build_model(
 def rebuild_model(
     candidate: Candidate, task: TaskSignature, state_dict: Mapping[str, Tensor]
 ) -> nn.Module:
-    """Build the network of a record and load its trained weights; returned in eval mode."""
+    """Build the network of a record and load its trained weights; returned in eval mode.
+
+    Upsamplers that pick by resolution were trained as the arm that they are at the first target's
+    input size: :func:`upnas.upsamplers.collapse` the network at that size to ship it.
+
+    Raises:
+        RuntimeError: If the weights are not those of this candidate.
+    """
     model = build_model(candidate, task, load_pretrained=False)
     model.load_state_dict(state_dict)
     return model.eval()

@@ -1,17 +1,20 @@
-"""What decoders share: the description of a stage, the catalogue entry, paired initial weights."""
+"""What decoders share: their contract, the description of a stage, paired initial weights."""
 
 from __future__ import annotations
 
 import zlib
-from collections.abc import Iterator
+from abc import ABC, abstractmethod
+from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass
-from typing import Protocol
+from typing import Any, ClassVar
 
 import torch
 from torch import nn
 
-from upnas.records import Candidate, ModelSpec, Record, TaskSignature
+from upnas.errors import SpaceError
+from upnas.records import Candidate, ModelSpec, Record, StageChoice, TaskSignature
+from upnas.upsamplers import Upsampler, build_upsampler
 
 
 @dataclass(frozen=True, slots=True)
@@ -35,15 +38,32 @@ class StageInfo:
     scale_in: float
 
 
-class Decoder(Protocol):
-    """A family of networks whose stages are searched; an entry of ``DECODERS``."""
+class Decoder(nn.Module, ABC):
+    """A family of networks whose stages are searched; an entry of ``DECODERS``.
+
+    Initial weights are drawn inside :func:`seeded`, part by part.
+
+    Args:
+        candidate: The network and the upsampler of each stage, in the order of :meth:`describe`.
+        task: Channels in and out, and the scale.
+        seed: Of the initial weights.
+        pretrained: Load the encoder's pretrained weights.
+
+    Raises:
+        SpaceError: If the candidate cannot be built.
+    """
 
     #: The decoder's own settings, checked when a search space is read.
-    Options: type[Record]
+    Options: ClassVar[type[Record]]
     #: Whether ``model.encoder`` is required (True) or must be absent (False).
-    needs_encoder: bool
+    needs_encoder: ClassVar[bool]
+
+    @abstractmethod
+    def __init__(self, candidate: Candidate, task: TaskSignature, *, seed: int, pretrained: bool):
+        super().__init__()
 
     @staticmethod
+    @abstractmethod
     def describe(model: ModelSpec, task: TaskSignature) -> tuple[StageInfo, ...]:
         """The stages of a network, deepest first.
 
@@ -51,19 +71,42 @@ class Decoder(Protocol):
             SpaceError: If the specification cannot be built.
         """
 
-    def __call__(
-        self, candidate: Candidate, task: TaskSignature, *, seed: int, pretrained: bool
-    ) -> nn.Module:
-        """Build the network."""
+
+def build_upsamplers(
+    stages: Sequence[StageInfo], choices: Sequence[StageChoice], seed: int
+) -> list[Upsampler]:
+    """Build the upsampler of each stage, in order.
+
+    Raises:
+        SpaceError: If there is not one choice per stage.
+        CatalogueError: If an upsampler or a parameter is unknown.
+    """
+    if len(choices) != len(stages):
+        raise SpaceError(
+            f"the network has {len(stages)} stages ({', '.join(info.label for info in stages)}), "
+            f"but the candidate names {len(choices)} upsamplers. Name one per stage."
+        )
+    upsamplers = []
+    for number, (info, choice) in enumerate(zip(stages, choices, strict=True), 1):
+        parameters: dict[str, Any] = dict(choice.parameters)
+        with seeded(seed, f"upsampler{number}"):
+            upsamplers.append(
+                build_upsampler(
+                    choice.upsampler, info.channels, scale_factor=info.scale_factor, **parameters
+                )
+            )
+    return upsamplers
 
 
 @contextmanager
 def seeded(seed: int, part: str) -> Iterator[None]:
-    """Initialise one part of a network from its own random stream.
+    """Initialise one part of a network from its own random stream; torch's own is left alone.
 
     Two candidates with one seed then share the initial weights of every part that they have in
     common, however many random numbers their upsamplers draw: paired seeds need this.
     """
     with torch.random.fork_rng(devices=[]):
-        torch.manual_seed(zlib.crc32(f"{seed}/{part}".encode()))
+        # Networks are built on the CPU. torch.manual_seed would reseed every GPU as well, whose
+        # generators are not restored.
+        torch.default_generator.manual_seed(zlib.crc32(f"{seed}/{part}".encode()))
         yield

@@ -5,6 +5,7 @@ from __future__ import annotations
 import math
 from dataclasses import dataclass
 from functools import lru_cache
+from itertools import pairwise
 from typing import Any
 
 import timm
@@ -12,7 +13,7 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
-from upnas.errors import SpaceError, suggest_name
+from upnas.errors import DataError, SpaceError, suggest_name
 from upnas.records import EncoderSpec
 
 
@@ -33,13 +34,6 @@ def _create(
     spec: EncoderSpec, *, in_channels: int, pretrained: bool, features: tuple[int, ...] | None
 ) -> nn.Module:
     """Create the timm feature extractor; a mistake in the specification is a SpaceError."""
-    known = timm.list_models(include_tags=False)
-    base_name = spec.name.split(".", maxsplit=1)[0]
-    if base_name not in known:
-        raise SpaceError(
-            f"timm knows no encoder {spec.name!r}.{suggest_name(base_name, known)} "
-            "`timm.list_models()` lists them all."
-        )
     options: dict[str, Any] = {
         "features_only": True,
         "in_chans": in_channels,
@@ -52,15 +46,19 @@ def _create(
     if is_fixed:
         options["strict_img_size"] = False  # window transformers: timm pads the windows itself
     failure: Exception | None = None
-    # timm's "getter" drops the blocks behind the deepest feature and gives (B, C, H, W); its
-    # default keeps all blocks of some families (MobileNet, EfficientNet), and runs them for nothing.
-    for feature_class in ({"feature_cls": "getter"}, {}):
+    # timm's "getter" drops the blocks behind the deepest feature and gives (B, C, H, W), as the
+    # default does not for some families (MobileNet; Swin). A few know the default alone.
+    feature_classes: tuple[dict[str, Any], ...] = ({"feature_cls": "getter"}, {})
+    for feature_class in feature_classes:
         try:
-            encoder: nn.Module = timm.create_model(spec.name, **options, **feature_class)
+            return timm.create_model(spec.name, **options, **feature_class)
         except (TypeError, RuntimeError, AttributeError) as error:
             failure = error
-        else:
-            return encoder
+        except OSError as error:
+            raise DataError(
+                f"the pretrained weights of encoder {spec.name!r} cannot be fetched ({error}). "
+                "Connect this machine, fill the Hugging Face cache, or set pretrained: false."
+            ) from error
     if is_fixed:
         raise SpaceError(
             f"encoder {spec.name!r} works at one fixed input size, which dense prediction cannot "
@@ -73,14 +71,32 @@ def _create(
     ) from failure
 
 
+def _check_name(spec: EncoderSpec) -> None:
+    """Refuse a name, a tag or a wish for weights that timm does not know."""
+    names = timm.list_models(include_tags=False)
+    tagged = timm.list_models(pretrained=True, include_tags=True)
+    if spec.name not in names and spec.name not in tagged:
+        hint = suggest_name(spec.name, tagged if "." in spec.name else names)
+        raise SpaceError(
+            f"timm knows no encoder {spec.name!r}.{hint} `timm.list_models()` lists them all."
+        )
+    if spec.pretrained and spec.name not in tagged and not timm.is_model_pretrained(spec.name):
+        raise SpaceError(
+            f"timm has no pretrained weights of encoder {spec.name!r}. Set pretrained: false, or "
+            "choose one that `timm.list_pretrained()` lists."
+        )
+
+
 @lru_cache(maxsize=64)
 def encoder_info(spec: EncoderSpec) -> EncoderInfo:
     """Channels and reductions of the first ``spec.depth`` features of an encoder.
 
     Raises:
-        SpaceError: If timm does not know the encoder, it has no ``features_only``, it gives fewer
-            features than ``spec.depth``, or its features are not a pyramid of powers of two.
+        SpaceError: If timm does not know the encoder or the weights asked for, it has no
+            ``features_only``, it gives fewer features than ``spec.depth``, or its features are not
+            a pyramid of powers of two.
     """
+    _check_name(spec)
     with torch.device("meta"):  # the layout alone, without allocating or initialising weights
         encoder = _create(spec, in_channels=3, pretrained=False, features=None)
     channels = tuple(encoder.feature_info.channels())  # type: ignore[operator, union-attr]
@@ -90,7 +106,7 @@ def encoder_info(spec: EncoderSpec) -> EncoderInfo:
             f"encoder {spec.name!r} gives {len(channels)} features (reductions "
             f"{list(reductions)}); depth is {spec.depth}. Allowed: 1 to {len(channels)}."
         )
-    grows = all(b > a for a, b in zip(reductions, reductions[1:], strict=False))
+    grows = all(b > a for a, b in pairwise(reductions))
     if not grows or any(r & (r - 1) for r in reductions):
         raise SpaceError(
             f"encoder {spec.name!r} is not hierarchical: its reductions are {list(reductions)}, "
@@ -127,11 +143,7 @@ class Encoder(nn.Module):
         if bottom or right:
             x = F.pad(x, (0, right, 0, bottom), mode="replicate")
         features = []
-        for feature, channels, reduction in zip(
-            self.features(x), self.info.channels, self.info.reductions, strict=True
-        ):
-            if feature.shape[1] != channels:  # some transformers give (B, H, W, C)
-                feature = feature.permute(0, 3, 1, 2)
+        for feature, reduction in zip(self.features(x), self.info.reductions, strict=True):
             rows, columns = math.ceil(height / reduction), math.ceil(width / reduction)
             features.append(feature[..., :rows, :columns])
         return tuple(features)

@@ -14,9 +14,8 @@ from pydantic import Field
 from torch import Tensor, nn
 
 from upnas.errors import SpaceError
-from upnas.models.base import StageInfo, seeded
+from upnas.models.base import Decoder, StageInfo, build_upsamplers, seeded
 from upnas.records import Candidate, ModelSpec, Record, TaskSignature
-from upnas.upsamplers import build_upsampler
 
 
 class SuperResolutionOptions(Record):
@@ -39,7 +38,7 @@ class ResidualBlock(nn.Module):
         return x + self.conv2(F.relu(self.conv1(x)))  # type: ignore[no-any-return]
 
 
-class SuperResolution(nn.Module):
+class SuperResolution(Decoder):
     """EDSR-like network with one upsampler per x2 stage.
 
     Args:
@@ -56,8 +55,7 @@ class SuperResolution(nn.Module):
     needs_encoder = False
 
     def __init__(self, candidate: Candidate, task: TaskSignature, *, seed: int, pretrained: bool):
-        super().__init__()
-        del pretrained
+        super().__init__(candidate, task, seed=seed, pretrained=pretrained)
         stages = self.describe(candidate.model, task)
         options = SuperResolutionOptions.model_validate(dict(candidate.model.options))
         self.scale_factor = task.scale_factor
@@ -67,17 +65,7 @@ class SuperResolution(nn.Module):
                 *(ResidualBlock(options.channels) for _ in range(options.num_blocks)),
                 nn.Conv2d(options.channels, options.channels, 3, padding=1),
             )
-        self.stages = nn.ModuleList()
-        for number, (info, choice) in enumerate(zip(stages, candidate.stages, strict=True), 1):
-            with seeded(seed, f"upsampler{number}"):
-                self.stages.append(
-                    build_upsampler(
-                        choice.upsampler,
-                        info.channels,
-                        scale_factor=info.scale_factor,
-                        **dict(choice.parameters),
-                    )
-                )
+        self.stages = nn.ModuleList(build_upsamplers(stages, candidate.stages, seed))
         with seeded(seed, "head"):
             self.head = nn.Conv2d(options.channels, task.out_channels, 3, padding=1)
 

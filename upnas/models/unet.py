@@ -15,10 +15,9 @@ from pydantic import Field, PositiveInt
 from torch import Tensor, nn
 
 from upnas.errors import SpaceError
-from upnas.models.base import StageInfo, seeded
-from upnas.models.encoder import Encoder, encoder_info
+from upnas.models.base import Decoder, StageInfo, build_upsamplers, seeded
+from upnas.models.encoder import Encoder, EncoderInfo, encoder_info
 from upnas.records import Candidate, ModelSpec, Record, TaskSignature
-from upnas.upsamplers import build_upsampler
 
 
 class UNetOptions(Record):
@@ -34,9 +33,9 @@ class UNetOptions(Record):
 
 def _block(in_channels: int, out_channels: int, num_convs: int) -> nn.Sequential:
     layers: list[nn.Module] = []
-    for index in range(num_convs):
+    for channels in (in_channels, *[out_channels] * (num_convs - 1)):
         layers += [
-            nn.Conv2d(in_channels if index == 0 else out_channels, out_channels, 3, 1, 1, bias=False),
+            nn.Conv2d(channels, out_channels, 3, padding=1, bias=False),
             nn.BatchNorm2d(out_channels),
             nn.ReLU(inplace=True),
         ]
@@ -59,7 +58,7 @@ class UNetStage(nn.Module):
         return self.block(x)  # type: ignore[no-any-return]
 
 
-class UNet(nn.Module):
+class UNet(Decoder):
     """U-Net over a timm encoder.
 
     Args:
@@ -76,21 +75,15 @@ class UNet(nn.Module):
     needs_encoder = True
 
     def __init__(self, candidate: Candidate, task: TaskSignature, *, seed: int, pretrained: bool):
-        super().__init__()
+        super().__init__(candidate, task, seed=seed, pretrained=pretrained)
         stages = self.describe(candidate.model, task)
         options = UNetOptions.model_validate(dict(candidate.model.options))
         assert candidate.model.encoder is not None  # describe() refuses a missing one
         with seeded(seed, "encoder"):
             self.encoder = Encoder(candidate.model.encoder, task.in_channels, pretrained=pretrained)
         self.stages = nn.ModuleList()
-        for number, (info, choice) in enumerate(zip(stages, candidate.stages, strict=True), 1):
-            with seeded(seed, f"upsampler{number}"):
-                upsampler = build_upsampler(
-                    choice.upsampler,
-                    info.channels,
-                    scale_factor=info.scale_factor,
-                    **dict(choice.parameters),
-                )
+        upsamplers = build_upsamplers(stages, candidate.stages, seed)
+        for number, (info, upsampler) in enumerate(zip(stages, upsamplers, strict=True), 1):
             with seeded(seed, f"block{number}"):
                 self.stages.append(UNetStage(info, upsampler, options.num_convs))
         with seeded(seed, "head"):
@@ -123,41 +116,44 @@ class UNet(nn.Module):
                 f"x{task.scale_factor}. Use decoder: sr."
             )
         info = encoder_info(model.encoder)
-        options = UNetOptions.model_validate(dict(model.options))
-        skips = dict(zip(info.reductions, info.channels, strict=True))
         reductions = [2**k for k in reversed(range(info.reductions[-1].bit_length() - 1))]
         if not reductions:
             raise SpaceError(
                 f"encoder {model.encoder.name!r} with depth {model.encoder.depth} does not reduce "
                 "the resolution: there is no stage to search. Use a larger depth."
             )
-        if options.channels is not None and len(options.channels) != len(reductions):
+        chosen = UNetOptions.model_validate(dict(model.options)).channels
+        if chosen is not None and len(chosen) != len(reductions):
             raise SpaceError(
-                f"model.channels has {len(options.channels)} entries, but encoder "
+                f"model.channels has {len(chosen)} entries, but encoder "
                 f"{model.encoder.name!r} with depth {model.encoder.depth} gives "
                 f"{len(reductions)} stages ({' '.join(f'{2 * r}->{r}' for r in reductions)})."
             )
-        stages: list[StageInfo] = []
-        channels = info.channels[-1]
-        for index, reduction in enumerate(reductions):
-            skip_channels = skips.get(reduction, 0)
-            out_channels = (
-                options.channels[index]
-                if options.channels is not None
-                else _default_channels(channels, skip_channels)
+        return _stages(info, reductions, chosen)
+
+
+def _stages(
+    info: EncoderInfo, reductions: list[int], chosen: tuple[int, ...] | None
+) -> tuple[StageInfo, ...]:
+    """One stage down to each reduction, with the chosen output channels or the default ones."""
+    skips = dict(zip(info.reductions, info.channels, strict=True))
+    stages: list[StageInfo] = []
+    channels = info.channels[-1]
+    for index, reduction in enumerate(reductions):
+        skip_channels = skips.get(reduction, 0)
+        out_channels = chosen[index] if chosen else _default_channels(channels, skip_channels)
+        stages.append(
+            StageInfo(
+                label=f"{2 * reduction}->{reduction}",
+                channels=channels,
+                skip_channels=skip_channels,
+                out_channels=out_channels,
+                scale_factor=2,
+                scale_in=1 / (2 * reduction),
             )
-            stages.append(
-                StageInfo(
-                    label=f"{2 * reduction}->{reduction}",
-                    channels=channels,
-                    skip_channels=skip_channels,
-                    out_channels=out_channels,
-                    scale_factor=2,
-                    scale_in=1 / (2 * reduction),
-                )
-            )
-            channels = out_channels
-        return tuple(stages)
+        )
+        channels = out_channels
+    return tuple(stages)
 
 
 def _default_channels(channels: int, skip_channels: int) -> int:

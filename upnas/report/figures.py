@@ -1,6 +1,6 @@
 """Interactive figures (plotly), from records alone.
 
-Colours are from the palette of Okabe and Ito and the cividis scale, both safe for colour-blind
+Colours are from the palette of Okabe and Ito, and a blue-to-gold scale, both safe for colour-blind
 readers, and no meaning rests on colour only: diamond = Pareto set, line = front of the two axes,
 circle = dominated, ring = baseline, cross = off the front. Backgrounds are transparent and text
 takes the page's colour, so that light and dark pages both work.
@@ -30,6 +30,9 @@ from upnas.report.words import axis_title, format_estimate, metric_name, plural,
 BLUE: Final = "#0072B2"
 ORANGE: Final = "#D55E00"
 GREY: Final = "#8A8A8A"
+BAR: Final = "rgba(120,140,160,0.45)"
+#: Blue to gold through grey: unlike cividis, both ends show on white and on black.
+SCALE: Final = ((0.0, "#2F86CE"), (0.5, "#9A9A94"), (1.0, "#E3A100"))
 #: Lines of single trials; the dash changes when the colours start over.
 LINE_COLOURS: Final = ("#0072B2", "#E69F00", "#009E73", "#CC79A7", "#56B4E9", "#D55E00")
 DASHES: Final = ("solid", "dash", "dot")
@@ -57,7 +60,7 @@ def pareto_scatter(
         y=[point[1] for point in panel.steps],
         mode="lines",
         name="front of the two axes",
-        line={"color": BLUE, "width": 1.5},
+        line={"color": BLUE, "width": 2},
         hoverinfo="skip",
     )
     traces = [
@@ -77,7 +80,8 @@ def pareto_scatter(
             f"<br>[{unit(objectives[colour].metric)}]" if unit(objectives[colour].metric) else ""
         )
         layout["coloraxis"] = {
-            "colorscale": "Cividis",
+            "colorscale": SCALE,
+            **_colour_range(panel, colour),
             "colorbar": {"title": {"text": escape(title) + bracket}, "thickness": 12},
         }
     return go.Figure([trace for trace in traces if len(trace.x)], layout)
@@ -103,7 +107,11 @@ def parallel_coordinates(summary: StudySummary) -> go.Figure:
         name, bracket = metric_name(objective), unit(objective.metric)
         text = f"{name} [{bracket}]" if bracket else name
         dimensions.append(
-            {"label": escape(text), "values": [mean(entry, column) for entry in entries]}
+            {
+                "label": escape(text),
+                "values": [mean(entry, column) for entry in entries],
+                "tickformat": ".4~r",
+            }
         )
     on_front = [int(entry.is_on_front) for entry in entries]
     dimensions.append(
@@ -118,12 +126,12 @@ def parallel_coordinates(summary: StudySummary) -> go.Figure:
     )
     line = {
         "color": [mean(entry, 0) for entry in entries],
-        "colorscale": "Cividis",
+        "colorscale": SCALE,
         "showscale": False,
     }
     trace = go.Parcoords(dimensions=dimensions, line=line, labelfont={"size": 12})
     layout = _layout("", "")
-    layout["margin"] = {"l": 90, "r": 40, "t": 50, "b": 20}
+    layout["margin"] = {"l": 130, "r": 40, "t": 50, "b": 20}
     return go.Figure([trace] if entries else [], layout)
 
 
@@ -174,6 +182,7 @@ def learning_curves(summary: StudySummary, objective: Objective) -> go.Figure:
         name = escape(entry.baseline or f"trial {entry.number}")
         traces.append(go.Scatter(x=epochs, y=values, mode="lines+markers", name=name, line=line))
     layout = _layout("epochs", axis_title(objective))
+    layout["xaxis"]["tickvals"] = list(summary.header.rungs)
     return go.Figure([trace for trace in traces if len(trace.x)], layout)
 
 
@@ -222,6 +231,12 @@ def _points(
     return key, points
 
 
+def _colour_range(panel: Panel, column: int) -> dict[str, float]:
+    """Ends of the colour scale: what the front and the baselines span; outliers are clipped."""
+    values = [mean(entry, column) for entry in (*panel.front, *panel.baselines)]
+    return {"cmin": min(values), "cmax": max(values)} if values else {}
+
+
 def _error_bars(entries: Iterable[CandidateSummary], column: int) -> dict[str, Any]:
     lengths = [errors(entry, column) for entry in entries]
     return {
@@ -229,9 +244,9 @@ def _error_bars(entries: Iterable[CandidateSummary], column: int) -> dict[str, A
         "symmetric": False,
         "arrayminus": [below for below, _ in lengths],
         "array": [above for _, above in lengths],
-        "color": GREY,
-        "thickness": 1,
-        "width": 3,
+        "color": BAR,
+        "thickness": 1.2,
+        "width": 0,
     }
 
 
@@ -256,10 +271,8 @@ def _knee(panel: Panel) -> go.Scatter:
     return go.Scatter(
         x=[panel.point(entry)[0] for entry in knees],
         y=[panel.point(entry)[1] for entry in knees],
-        mode="markers+text",
+        mode="markers",
         name="knee of the Pareto set",
-        text=["knee"] * len(knees),
-        textposition="top left",
         marker={"symbol": "star-open", "size": 22, "color": ORANGE, "line": {"width": 2}},
         hoverinfo="skip",
         cliponaxis=False,
@@ -340,7 +353,7 @@ def _layout(x_title: str, y_title: str) -> dict[str, Any]:
         "font": {"family": "system-ui, sans-serif", "size": 13},
         "xaxis": axis(x_title),
         "yaxis": axis(y_title),
-        "legend": {"orientation": "h", "yref": "container", "y": 0, "font": {"size": 12}},
+        "legend": {"orientation": "h", "yref": "container", "y": 0, "font": {"size": 12.5}},
         "margin": {"l": 60, "r": 20, "t": 20, "b": 60},
         "hovermode": "closest",
     }

@@ -25,7 +25,8 @@ from upnas.report.figures import (
     pareto_scatter,
 )
 from upnas.report.overview import cost_notes, counts, facts, hypervolume_note, trouble_counts
-from upnas.report.panel import panel_columns
+from upnas.report.paired import paired_note, paired_table, paired_title
+from upnas.report.panel import MIN_SPREAD, panel_columns, spread
 from upnas.report.static import pareto_svg
 from upnas.report.table import baseline_table, front_table, to_html, trouble_table
 from upnas.report.verdict import tie_notes, verdict
@@ -61,6 +62,7 @@ def report_html(summary: StudySummary) -> str:
         tie_notes="\n".join(f"<p>{escape(note)}</p>" for note in tie_notes(summary)),
         hypervolume_note=escape(hypervolume_note(summary)),
         baseline_table=to_html(baseline_table(summary)),
+        paired=_paired(summary),
         trouble=_trouble(summary),
         facts="\n".join(
             f"<dt>{escape(name)}</dt><dd>{escape(value)}</dd>" for name, value in facts(summary)
@@ -81,9 +83,9 @@ def script_json(value: Any) -> str:
 
 
 def _figures(summary: StudySummary) -> dict[str, Any]:
-    third = 2 if len(summary.objectives) > 2 else None
     figures = {
-        _slot(x): pareto_scatter(summary, x, y, _other(third, x)) for x, y in panel_columns(summary)
+        _slot(x): pareto_scatter(summary, x, y, _colour_column(summary, x, y))
+        for x, y in panel_columns(summary)
     }
     figures["parallel"] = parallel_coordinates(summary)
     figures["hypervolume"] = hypervolume_curve(summary, hypervolume_history(summary))
@@ -92,18 +94,37 @@ def _figures(summary: StudySummary) -> dict[str, Any]:
     return {slot: json.loads(figure.to_json()) for slot, figure in figures.items()}
 
 
-def _other(third: int | None, x: int) -> int | None:
-    """The column that colours a picture: a third objective that is not on its axes."""
-    return 1 if third is not None and x == third else third
+def _colour_column(summary: StudySummary, x: int, y: int) -> int | None:
+    """The objective that colours a picture: one that is not on its axes and differs visibly."""
+    others = (column for column in range(len(summary.objectives)) if column not in (x, y))
+    return next((column for column in others if spread(summary, column) >= MIN_SPREAD), None)
 
 
 def _scatter_titles(summary: StudySummary) -> dict[str, str]:
     names = [metric_name(objective) for objective in summary.objectives]
-    return {_slot(x): f"{names[y]} and {names[x]}" for x, y in panel_columns(summary)}
+    titles = {}
+    for x, y in panel_columns(summary):
+        share = spread(summary, x)
+        alike = f" (which differs by only {100 * share:.1g} %)" if share < MIN_SPREAD else ""
+        titles[_slot(x)] = f"{names[y]} and {names[x]}{alike}"
+    return titles
 
 
 def _slot(column: int) -> str:
     return f"scatter-{column}"
+
+
+def _paired(summary: StudySummary) -> str:
+    """The section with the paired table; nothing where no seeds are shared."""
+    table = paired_table(summary)
+    if not table.rows:
+        return ""
+    title = escape(paired_title(summary))
+    return (
+        f'<section aria-labelledby="paired">\n<h2 id="paired">{title}</h2>\n'
+        f'<p class="note">{escape(paired_note(len(table.rows)))}</p>\n'
+        f'<div class="scroll">{to_html(table)}</div>\n</section>'
+    )
 
 
 def _trouble(summary: StudySummary) -> str:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from upnas.front import StudySummary
 from upnas.report.overview import cost_notes, counts, facts, hypervolume_note, trouble_counts
+from upnas.report.paired import paired_note, paired_table, paired_title
 from upnas.report.table import baseline_table, escape_markdown, front_table, to_markdown
 from upnas.report.verdict import tie_notes, verdict
 
@@ -26,6 +27,10 @@ def report_markdown(summary: StudySummary, picture: str | None = None) -> str:
     lines += [escape_markdown(hypervolume_note(summary)), escape_markdown(counts(summary))]
     if summary.baselines:
         lines += ["## Baselines", to_markdown(baseline_table(summary)).rstrip()]
+    paired = paired_table(summary)
+    if paired.rows:
+        lines.append(f"## {escape_markdown(paired_title(summary))}")
+        lines += [escape_markdown(paired_note(len(paired.rows))), to_markdown(paired).rstrip()]
     trouble = (*summary.failed, *summary.refused)
     if trouble:
         lines += ["## Failed and refused", escape_markdown(trouble_counts(trouble))]

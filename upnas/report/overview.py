@@ -36,18 +36,21 @@ def counts(summary: StudySummary) -> str:
     num_complete = sum(len(entry.trials) for entry in summary.entries)
     parts = [
         f"{plural(summary.num_trials, 'trial')}: {num_complete} complete "
-        f"({plural(len(summary.entries), 'candidate')})",
-        f"{len(summary.running)} running",
-        f"{len(summary.failed)} failed",
-        f"{len(summary.refused)} refused by a constraint",
+        f"({plural(len(summary.entries), 'candidate')})"
     ]
-    if summary.num_below_trivial:
-        parts.append(f"{summary.num_below_trivial} kept off the front for not having learned")
+    for number, what in (
+        (len(summary.running), "running"),
+        (len(summary.failed), "failed"),
+        (len(summary.refused), "refused by a constraint"),
+        (summary.num_below_trivial, "kept off the front for not having learned"),
+    ):
+        if number:
+            parts.append(f"{number} {what}")
     return ", ".join(parts) + "."
 
 
-def hypervolume_note(summary: StudySummary) -> str:
-    """The hypervolume with its reference point, and against the baselines' own."""
+def hypervolume_line(summary: StudySummary) -> str:
+    """The hypervolume with its reference point, and against the baselines' own, in one line."""
     if summary.reference is None:
         return "No hypervolume yet: no candidate is complete."
     units = " x ".join(unit(o.metric) or o.metric for o in summary.objectives)
@@ -55,11 +58,19 @@ def hypervolume_note(summary: StudySummary) -> str:
         with_unit(objective.metric, value)
         for objective, value in zip(summary.objectives, summary.reference.values, strict=True)
     )
-    note = f"Hypervolume {format_number(summary.hypervolume)} {units}, reference point ({point})"
+    line = f"Hypervolume {format_number(summary.hypervolume)} {units}, reference point ({point})"
     if summary.baseline_hypervolume > 0:
         ratio = summary.hypervolume / summary.baseline_hypervolume
-        note += f"; {ratio:.2f} times that of the baselines alone"
-    note += f". Reference: {summary.reference.rule}."
+        line += f", {ratio:.2f} times that of the baselines alone"
+    return f"{line}."
+
+
+def hypervolume_note(summary: StudySummary) -> str:
+    """The line, how its reference point was chosen, and who has no share in it."""
+    note = hypervolume_line(summary)
+    if summary.reference is None:
+        return note
+    note += f" Reference: {summary.reference.rule}."
     if summary.num_outside_reference:
         number = plural(summary.num_outside_reference, "front member")
         note += f" Beyond the reference point, and so without a share in it: {number}."

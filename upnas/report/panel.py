@@ -19,6 +19,10 @@ from upnas.pareto import step_front
 #: More dominated points than this are thinned: pictures stay quick and files small.
 MAX_DOMINATED: Final = 2000
 
+#: A cost that differs by less, relative to its largest value, has no picture of its own: an axis
+#: that magnifies it would suggest a choice where there is none.
+MIN_SPREAD: Final = 0.02
+
 Limits = tuple[float, float]
 T = TypeVar("T")
 
@@ -36,7 +40,8 @@ class Panel:
         excluded: Complete, but against a constraint or below the trivial baseline.
         baselines: Also among the others; drawn with a ring and a name.
         steps: Vertices of the step front of the two axes, in the objectives' own directions.
-        limits: Horizontal and vertical range around the front and the baselines.
+        limits: Horizontal and vertical range around the front and the baselines, with room for
+            the front's error bars as far as they would not squeeze the points.
         num_outside: Points that lie beyond these limits.
     """
 
@@ -69,7 +74,8 @@ def make_panel(summary: StudySummary, x: int, y: int) -> Panel:
     baselines = tuple(entry for entry in known if entry.baseline)
     points = [(mean(entry, x), mean(entry, y)) for entry in known]
     shown = [(mean(e, x), mean(e, y)) for e in (*summary.front, *baselines)] or points
-    limits = (_limits([p[0] for p in shown]), _limits([p[1] for p in shown]))
+    bars = [_bar_ends(summary.front, column) for column in (x, y)]
+    limits = (_limits([p[0] for p in shown], bars[0]), _limits([p[1] for p in shown], bars[1]))
     inside = [
         all(low <= value <= high for value, (low, high) in zip(point, limits, strict=True))
         for point in points
@@ -93,6 +99,23 @@ def panel_columns(summary: StudySummary) -> tuple[tuple[int, int], ...]:
     return tuple((column, 0) for column in range(1, len(summary.objectives)))
 
 
+def drawn_columns(summary: StudySummary) -> tuple[tuple[int, int], ...]:
+    """The pictures worth drawing: without costs that hardly differ, if one is left."""
+    pairs = panel_columns(summary)
+    return tuple((x, y) for x, y in pairs if spread(summary, x) >= MIN_SPREAD) or pairs[:1]
+
+
+def spread(summary: StudySummary, column: int) -> float:
+    """Range of an objective over the front and the baselines, as a fraction of its largest value.
+
+    0 without values.
+    """
+    entries = (*summary.front, *summary.baselines)
+    values = [mean(entry, column) for entry in entries if entry.values[column] is not None]
+    largest = max(map(abs, values), default=0.0)
+    return (max(values) - min(values)) / largest if largest else 0.0
+
+
 def mean(entry: CandidateSummary, column: int) -> float:
     """A known objective value."""
     value = entry.values[column]
@@ -114,11 +137,23 @@ def thin(entries: Sequence[T], limit: int) -> tuple[T, ...]:
     return tuple(itertools.islice(entries, 0, None, step))
 
 
-def _limits(values: Sequence[float]) -> Limits:
-    """Room for markers, error bars and labels on both sides."""
+def _bar_ends(entries: Sequence[CandidateSummary], column: int) -> list[float]:
+    return [
+        mean(entry, column) + length
+        for entry in entries
+        for below, above in [errors(entry, column)]
+        for length in (-below, above)
+    ]
+
+
+def _limits(values: Sequence[float], bar_ends: Sequence[float]) -> Limits:
+    """Room for markers and labels on both sides, and for error bars up to half the range."""
     low, high = min(values, default=0.0), max(values, default=1.0)
-    margin = 0.12 * (high - low) or 0.1 * abs(high) or 1.0
-    return low - margin, high + margin
+    extent = high - low
+    margin = 0.12 * extent or 0.1 * abs(high) or 1.0
+    below = min(low - min(bar_ends, default=low), 0.5 * extent)
+    above = min(max(bar_ends, default=high) - high, 0.5 * extent)
+    return low - max(margin, 1.1 * below), high + max(margin, 1.1 * above)
 
 
 def _steps(

@@ -6,14 +6,26 @@ import csv
 import html
 import io
 import re
-from collections.abc import Iterable
-from dataclasses import dataclass
+from collections.abc import Iterable, Mapping
+from dataclasses import dataclass, replace
 from typing import Final
 
-from upnas.front import CandidateSummary, Estimate, StudySummary, short_label, stage_labels
-from upnas.records import StudyHeader, TrialRecord
-from upnas.report.words import format_estimate, metric_name, unit
+from upnas.front import (
+    CandidateSummary,
+    Estimate,
+    StudySummary,
+    short_label,
+    stage_labels,
+)
+from upnas.records import Objective, StudyHeader, TrialRecord
+from upnas.report.words import (
+    format_estimate,
+    metric_name,
+    shared_decimals,
+    unit,
+)
 
+UPSAMPLERS: Final = "upsamplers, deepest first"
 #: What makes a spreadsheet read a text cell as a formula (OWASP, "CSV injection").
 _FORMULA_STARTS: Final = ("=", "+", "-", "@", "\t", "\r")
 
@@ -45,42 +57,25 @@ def baseline_table(summary: StudySummary) -> Table:
     return candidate_table(summary, summary.baselines)
 
 
-def candidate_table(summary: StudySummary, entries: Iterable[CandidateSummary]) -> Table:
-    """Number, upsamplers, objectives with intervals, test quality, seeds and remarks."""
-    objectives = summary.objectives
-    heads = [
-        f"{metric_name(o)} [{unit(o.metric)}]" if unit(o.metric) else metric_name(o)
-        for o in objectives
-    ]
-    tested = [o for o in objectives if any(o.metric in e.test_quality for e in summary.entries)]
-    test_heads = [f"test {metric_name(objective)}" for objective in tested]
+def candidate_table(
+    summary: StudySummary, entries: Iterable[CandidateSummary], *, with_intervals: bool = True
+) -> Table:
+    """Number, upsamplers, objectives with intervals, test quality, seeds and remarks.
+
+    Every table of a study uses the same decimals in the same column.
+    """
+    columns = _value_columns(summary)
     rows = []
     for entry in entries:
-        values = [
-            format_estimate(objective.metric, value)
-            for objective, value in zip(objectives, entry.values, strict=True)
-        ]
-        tests = [
-            format_estimate(objective.metric, entry.test_quality[objective.metric])
-            if objective.metric in entry.test_quality
-            else ""
-            for objective in tested
-        ]
-        num_seeds = len({trial.seed for trial in entry.trials})
-        rows.append(
-            (
-                str(entry.number),
-                entry.stages_text,
-                *values,
-                *tests,
-                str(num_seeds),
-                ", ".join(remarks(entry)),
-            )
-        )
+        values = [column.cell(entry, with_interval=with_intervals) for column in columns]
+        num_seeds = str(len({trial.seed for trial in entry.trials}))
+        remark = ", ".join(remarks(entry))
+        rows.append((str(entry.number), entry.stages_text, *values, num_seeds, remark))
+    heads = [column.head for column in columns]
     return Table(
-        columns=("trial", "upsamplers, deepest first", *heads, *test_heads, "seeds", "remarks"),
+        columns=("trial", UPSAMPLERS, *heads, "seeds", "remarks"),
         rows=tuple(rows),
-        numeric=frozenset(["trial", *heads, *test_heads, "seeds"]),
+        numeric=frozenset(["trial", *heads, "seeds"]),
     )
 
 
@@ -109,7 +104,7 @@ def trouble_table(header: StudyHeader, trials: Iterable[TrialRecord]) -> Table:
         )
         for trial in trials
     )
-    columns = ("trial", "state", "reason", "upsamplers, deepest first", "detail")
+    columns = ("trial", "state", "reason", UPSAMPLERS, "detail")
     return Table(columns=columns, rows=rows, numeric=frozenset(["trial"]))
 
 
@@ -167,6 +162,41 @@ def pareto_csv(summary: StudySummary) -> str:
         numbers = [number for estimate in estimates for number in _numbers(estimate)]
         writer.writerow([*map(_guard, texts), *numbers])
     return buffer.getvalue()
+
+
+def value_head(objective: Objective) -> str:
+    """Name and unit: ``latency [ms]``."""
+    name, bracket = metric_name(objective), unit(objective.metric)
+    return f"{name} [{bracket}]" if bracket else name
+
+
+@dataclass(frozen=True, slots=True)
+class _Values:
+    """A column of estimates, by candidate key."""
+
+    head: str
+    metric: str
+    estimates: Mapping[str, Estimate | None]
+
+    def cell(self, entry: CandidateSummary, *, with_interval: bool) -> str:
+        estimate = self.estimates[entry.key]
+        if estimate is not None and not with_interval:
+            estimate = replace(estimate, low=None, high=None)
+        return format_estimate(self.metric, estimate, shared_decimals(self.estimates.values()))
+
+
+def _value_columns(summary: StudySummary) -> list[_Values]:
+    """One column per objective, then one per quality that was scored on the test split."""
+    entries = summary.entries
+    columns = [
+        _Values(value_head(o), o.metric, {entry.key: entry.values[row] for entry in entries})
+        for row, o in enumerate(summary.objectives)
+    ]
+    for objective in summary.objectives:
+        scores = {entry.key: entry.test_quality.get(objective.metric) for entry in entries}
+        if any(scores.values()):
+            columns.append(_Values(f"test {metric_name(objective)}", objective.metric, scores))
+    return columns
 
 
 def _numbers(estimate: Estimate | None) -> tuple[str, str, str]:

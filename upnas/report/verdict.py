@@ -2,12 +2,14 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from typing import Final
 
 from upnas.front import (
     BELOW_TRIVIAL,
     CandidateSummary,
     Comparison,
+    Split,
     StudySummary,
     compare,
     minimised,
@@ -17,7 +19,7 @@ from upnas.records import Objective
 from upnas.report.words import TIMES, format_difference, metric_name, plural, with_unit
 
 #: Fewer paired seeds give no interval.
-_MIN_SEEDS: Final = 2
+MIN_SEEDS: Final = 2
 
 
 def reference_baseline(summary: StudySummary) -> CandidateSummary | None:
@@ -45,21 +47,30 @@ def tie_notes(summary: StudySummary) -> tuple[str, ...]:
     objective = summary.main_quality
     if objective is None:
         return ()
-    found = ties(summary)
+    split = _deciding_split(summary, objective)
+    found = ties(summary, split)
     notes = []
     for group in found.groups:
-        numbers = ", ".join(str(member.number) for member in group)
+        leader, *others = group
+        numbers = ", ".join(str(member.number) for member in others)
+        trials = f"trial{'s' if len(others) > 1 else ''} {numbers}"
         cheapest = summary.cheapest(group)
         notes.append(
-            f"Indistinguishable on validation {objective.metric}: trials {numbers}. "
-            f"The cheapest is {_named(cheapest)}{_cost(summary, cheapest)}."
+            f"Indistinguishable from trial {leader.number} in {objective.metric} on the {split} "
+            f"split: {trials}. The cheapest of all is {_named(cheapest)}{_cost(summary, cheapest)}."
         )
     if found.undecidable:
         notes.append(
             f"Not decidable: {plural(len(found.undecidable), 'front member')} with fewer than "
-            f"{_MIN_SEEDS} seeds in common with a better one. More seeds would tell."
+            f"{MIN_SEEDS} seeds in common with a better one. More seeds would tell."
         )
     return tuple(notes)
+
+
+def _deciding_split(summary: StudySummary, objective: Objective) -> Split:
+    """The test split where the front was scored on it: validation scores chose the front."""
+    is_scored = any(objective.metric in entry.test_quality for entry in summary.front)
+    return "test" if is_scored else "validation"
 
 
 def _verdict(summary: StudySummary) -> str:
@@ -96,31 +107,56 @@ def _compared(
     objective: Objective,
 ) -> str:
     comparison = compare(best, baseline, objective, "test")
-    if comparison.num_seeds < _MIN_SEEDS:
+    if comparison.num_seeds < MIN_SEEDS:
         comparison = compare(best, baseline, objective, "validation")
     margin = _margin(comparison)
+    equals = [
+        member
+        for member in summary.front
+        if member.key not in (best.key, baseline.key)
+        and compare(member, best, objective, comparison.split).outcome == "indistinguishable"
+    ]
+    others = plural(len(equals), "other front member")
     match comparison.outcome:
         case "better":
-            price = _price(summary, best, baseline)
-            return f"{_named(best)} beats {baseline.label} by {margin}.{price}"
+            text = f"{_named(best)} beats {baseline.label} by {margin}."
+            text += _price(summary, best, baseline)
+            if equals:
+                text += f" {others} cannot be told from it."
+                text += _advice(summary, [best, *equals], baseline)
+            return text
         case "worse":
             return (
                 f"{_named(best)} has the best validation {objective.metric}, but is behind "
                 f"{baseline.label} by {margin}: keep {baseline.label}."
             )
         case "indistinguishable":
-            cheapest = summary.cheapest([best, baseline])
+            also = f" and from {others}. Against {baseline.label}" if equals else ""
             return (
-                f"The best {objective.metric}, {_named(best)}, is indistinguishable from "
-                f"{baseline.label}: {margin}. Take the cheapest: "
-                f"{_named(cheapest)}{_cost(summary, cheapest)}."
+                f"{_named(best)} has the best validation {objective.metric}, but is "
+                f"indistinguishable from {baseline.label}{also}: {margin}."
+                + _advice(summary, [best, baseline, *equals], baseline)
             )
         case "undecidable":
             return (
                 f"{_named(best)} has the best validation {objective.metric}, but whether it beats "
-                f"{baseline.label} is not decidable: {margin}; it takes at least {_MIN_SEEDS} "
+                f"{baseline.label} is not decidable: {margin}; it takes at least {MIN_SEEDS} "
                 "paired seeds."
             )
+
+
+def _advice(
+    summary: StudySummary, members: Sequence[CandidateSummary], baseline: CandidateSummary
+) -> str:
+    """Which of several that cannot be told apart to take; nothing in a study without costs."""
+    if summary.main_cost is None:
+        return ""
+    cheapest = summary.cheapest(members)
+    text = f" Take the {'cheaper' if len(members) == 2 else 'cheapest'}: {_named(cheapest)}"
+    text += _cost(summary, cheapest)
+    if cheapest.key != baseline.key:
+        text += f" against{_cost(summary, baseline).removeprefix(',')} for {baseline.label}"
+    return f"{text}."
 
 
 def _margin(comparison: Comparison) -> str:

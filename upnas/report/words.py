@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import math
+import statistics
+from collections.abc import Iterable
 from typing import Final
 
 from upnas.front import Estimate
@@ -10,6 +12,7 @@ from upnas.records import COST_METRICS, Objective
 
 PLUS_MINUS: Final = "\N{PLUS-MINUS SIGN}"
 TIMES: Final = "\N{MULTIPLICATION SIGN}"
+NOT_MEASURED: Final = "not measured"
 
 _UNITS: Final = {"_ms": "ms", "_mib": "MiB", "_s": "s", "psnr": "dB"}
 
@@ -44,31 +47,56 @@ def format_number(value: float) -> str:
 
 
 def with_unit(metric: str, value: float) -> str:
-    """A number with its metric's unit."""
-    return f"{format_number(value)} {unit(metric)}".rstrip()
+    """A number with its metric's unit; two decimals where there is one, so that numbers align."""
+    if not unit(metric) or abs(value) >= 1000:
+        return f"{format_number(value)} {unit(metric)}".rstrip()
+    return f"{value:.2f} {unit(metric)}"
 
 
-def format_estimate(metric: str, estimate: Estimate | None) -> str:
-    """A mean with its interval: ``mean +- half`` for a quality, ``mean [low, high]`` for a cost."""
+def shared_decimals(estimates: Iterable[Estimate | None]) -> int:
+    """Decimals for a whole column, so that its numbers align and differences show.
+
+    With intervals: two significant digits of the median half-width. Without: two of the range,
+    and at least four of the largest value. None for whole numbers, never more than four.
+    """
+    known = [estimate for estimate in estimates if estimate is not None]
+    means = [estimate.mean for estimate in known]
+    halves = [half for estimate in known if (half := _half_width(estimate)) is not None]
+    if halves:
+        return _decimals(statistics.median(halves))
+    if all(value.is_integer() for value in means):
+        return 0
+    largest = max(map(abs, means))
+    return max(_decimals(max(means) - min(means)), _decimals(largest / 100)) if largest else 4
+
+
+def format_estimate(metric: str, estimate: Estimate | None, decimals: int | None = None) -> str:
+    """A mean with its interval: ``mean +- half`` for a quality, ``mean [low, high]`` for a cost.
+
+    Args:
+        metric: Its name tells a cost from a quality.
+        estimate: None where it was not measured.
+        decimals: Those of the column; None = those of this value alone.
+    """
     if estimate is None:
-        return "not measured"
-    if estimate.low is None or estimate.high is None:
-        return format_number(estimate.mean)
-    half = (estimate.high - estimate.low) / 2
-    digits = _decimals(half)
+        return NOT_MEASURED
+    digits = shared_decimals([estimate]) if decimals is None else decimals
+    mean = f"{estimate.mean:,.{digits}f}"
+    half = _half_width(estimate)
+    if half is None:
+        return mean
     if metric in COST_METRICS:
-        ends = f"{estimate.low:.{digits}f}, {estimate.high:.{digits}f}"
-        return f"{estimate.mean:.{digits}f} [{ends}]"
-    return f"{estimate.mean:.{digits}f} {PLUS_MINUS} {half:.{digits}f}"
+        return f"{mean} [{estimate.low:,.{digits}f}, {estimate.high:,.{digits}f}]"
+    return f"{mean} {PLUS_MINUS} {half:.{digits}f}"
 
 
-def format_difference(estimate: Estimate) -> str:
+def format_difference(estimate: Estimate, decimals: int | None = None) -> str:
     """A signed difference with its interval: ``+0.012 +- 0.004``."""
-    if estimate.low is None or estimate.high is None:
-        return f"{estimate.mean:+.4f}"
-    half = (estimate.high - estimate.low) / 2
-    digits = _decimals(half)
-    return f"{estimate.mean:+.{digits}f} {PLUS_MINUS} {half:.{digits}f}"
+    half = _half_width(estimate)
+    if half is None:
+        return f"{estimate.mean:+z.4f}"
+    digits = shared_decimals([estimate]) if decimals is None else decimals
+    return f"{estimate.mean:+z.{digits}f} {PLUS_MINUS} {half:.{digits}f}"
 
 
 def plural(count: int, noun: str) -> str:
@@ -76,8 +104,14 @@ def plural(count: int, noun: str) -> str:
     return f"{count} {noun}" if count == 1 else f"{count} {noun}s"
 
 
-def _decimals(half: float) -> int:
-    """Decimals that show two significant digits of a half-width."""
-    if half < 1e-6:
+def _half_width(estimate: Estimate) -> float | None:
+    if estimate.low is None or estimate.high is None:
+        return None
+    return (estimate.high - estimate.low) / 2
+
+
+def _decimals(scale: float) -> int:
+    """Decimals that show two significant digits of a half-width or a range; at most four."""
+    if scale < 1e-6:
         return 4
-    return max(0, 1 - math.floor(math.log10(half)))
+    return min(4, max(0, 1 - math.floor(math.log10(scale))))

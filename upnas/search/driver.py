@@ -3,23 +3,23 @@
 from __future__ import annotations
 
 import contextlib
+import os
 import signal
 import threading
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from datetime import UTC, datetime
 from pathlib import Path
-from types import FrameType
 from typing import Literal
 
 from upnas.errors import StudyError
 from upnas.measure.costs import check_target
 from upnas.measure.environment import available_cpus, describe_environment
-from upnas.records import StudyHeader
-from upnas.search.executor import Executor, inline_executor
+from upnas.records import StudyHeader, TrialRecord
+from upnas.search.executor import Executor, InlineExecutor
 from upnas.search.observer import SearchObserver
 from upnas.search.queue import TrialQueue
-from upnas.search.resources import derive_resources
+from upnas.search.resources import Node, derive_resources
 from upnas.space import SearchSpace, difference
 from upnas.store import Study, StudyFolder
 from upnas.tasks import metrics_of
@@ -34,13 +34,14 @@ class SearchOptions:
         folder: The study's folder.
         command: What the user typed, for the record.
         address: Of a Ray cluster; None = this machine alone.
-        executor: "ray", or "inline" for one trial after the other in this process.
+        executor: "ray", "inline" for one trial after the other in this process, or an executor of
+            the caller's own.
     """
 
     folder: Path
     command: str
     address: str | None = None
-    executor: Literal["ray", "inline"] = "ray"
+    executor: Literal["ray", "inline"] | Executor = "ray"
 
 
 def run_search(
@@ -59,11 +60,8 @@ def run_search(
     with folder.lock():
         header = _resumed_header(space, folder, observers) if folder.exists() else None
         records = folder.read_trials()
-        if header is not None:
-            queue = TrialQueue(space, header, folder, records, observers)
-            if queue.is_finished:
-                queue.close()
-                return folder.read_study()
+        if header is not None and _settle_if_finished(space, header, folder, records, observers):
+            return folder.read_study()
         if options.address is None:
             for target in space.targets:
                 check_target(target)
@@ -73,37 +71,58 @@ def run_search(
                 header = _create_study(space, options, folder, executor)
             for observer in observers:
                 observer.study_opened(header, records)
-            queue = TrialQueue(space, header, folder, records, observers)
-            with _stopping_on_interrupt(queue, observers):
+            with contextlib.closing(TrialQueue(space, header, folder, records, observers)) as queue:
+                is_finished = False
                 try:
-                    executor.run(queue, _spec(space, header, folder, executor))
-                finally:
+                    with _stopping_on_interrupt(queue, observers):
+                        executor.run(queue, _spec(space, header, folder, executor))
                     is_finished = queue.is_finished
-                    queue.close()
+                finally:
                     for observer in observers:
                         observer.study_closed(is_finished=is_finished)
-    return folder.read_study()
+        return folder.read_study()
+
+
+def _settle_if_finished(
+    space: SearchSpace,
+    header: StudyHeader,
+    folder: StudyFolder,
+    records: Sequence[TrialRecord],
+    observers: Sequence[SearchObserver],
+) -> bool:
+    """Whether nothing is left to run; the Optuna study is then in order as well."""
+    queue = TrialQueue(space, header, folder, records, observers)
+    if not queue.is_finished:
+        return False
+    queue.close()
+    _notify(
+        observers,
+        f"{folder.path}: finished before; --trials with more candidates goes on, --fresh starts "
+        "over",
+    )
+    return True
 
 
 @contextlib.contextmanager
 def _executor(space: SearchSpace, options: SearchOptions) -> Iterator[Executor]:
-    config = space.search
+    if not isinstance(options.executor, str):
+        yield options.executor
+        return
     if options.executor == "inline":
+        cpus = space.search.cpus_per_trial
         resources = derive_resources(
-            num_cpus=available_cpus(),
-            num_gpus=0,
-            concurrency=1,
-            cpus_per_trial=config.cpus_per_trial if config.cpus_per_trial != "auto" else 1,
-            gpus_per_trial=0,
+            [Node(available_cpus())], concurrency=1, cpus_per_trial=cpus, gpus_per_trial=0.0
         )
-        with inline_executor(resources) as executor:
-            yield executor
-    else:
-        from upnas.search.ray_tune import ray_executor  # starting Ray takes seconds
+        yield InlineExecutor(resources)
+        return
+    if options.address is None:
+        # Ray's own name for "no cluster but this machine": it then listens on loopback only.
+        os.environ.setdefault("RAY_ENABLE_WINDOWS_OR_OSX_CLUSTER", "0")
+    from upnas.search.ray_tune import ray_executor  # importing and starting Ray takes seconds
 
-        scratch = options.folder / "ray"
-        with ray_executor(config, address=options.address, scratch=scratch) as ray:
-            yield ray
+    scratch = options.folder / "ray"
+    with ray_executor(space.search, address=options.address, scratch=scratch) as executor:
+        yield executor
 
 
 def _spec(
@@ -159,7 +178,7 @@ def _create_study(
 def _resumed_header(
     space: SearchSpace, folder: StudyFolder, observers: Sequence[SearchObserver]
 ) -> StudyHeader:
-    """The header of the study in the folder, with the budget of the space; other changes refused."""
+    """The header in the folder, with the budget of the space; other changes are refused."""
     header = folder.read_header()
     changes = difference(header.space, space.to_config())
     refused = [change for change in changes if not change.compatible]
@@ -191,7 +210,7 @@ def _stopping_on_interrupt(
 ) -> Iterator[None]:
     """First Ctrl-C (or SIGTERM): stop at the next rung of every trial. Second: stop now."""
 
-    def handle(signum: int, frame: FrameType | None) -> None:
+    def handle(*_: object) -> None:
         if queue.is_stopping:
             raise KeyboardInterrupt
         queue.is_stopping = True
@@ -215,5 +234,3 @@ def _stopping_on_interrupt(
 def _notify(observers: Sequence[SearchObserver], message: str) -> None:
     for observer in observers:
         observer.notice(message)
-
-

@@ -2,8 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator
-from contextlib import AbstractContextManager, contextmanager
+from collections.abc import Callable, Iterator
 from typing import Protocol
 
 from upnas.measure.gate import DeviceGate
@@ -11,6 +10,9 @@ from upnas.records import TrialRecord
 from upnas.search.queue import TrialQueue
 from upnas.search.resources import Resources
 from upnas.trial import Preparation, TrialRequest, TrialSpec, iterate_trial, prepare_study
+
+Iterate = Callable[[TrialRequest, TrialSpec, DeviceGate], Iterator[TrialRecord]]
+Prepare = Callable[[TrialSpec, DeviceGate], Preparation]
 
 
 class Executor(Protocol):
@@ -28,17 +30,30 @@ class Executor(Protocol):
 
 
 class InlineExecutor:
-    """One trial after the other in the driver's own process: for debuggers and tests."""
+    """One trial after the other in the driver's own process: for debuggers and tests.
 
-    def __init__(self, resources: Resources):
+    Args:
+        resources: What each trial gets.
+        iterate: Runs one trial; a test passes a fake one that needs no training.
+        prepare: Measures what the whole study needs.
+    """
+
+    def __init__(
+        self,
+        resources: Resources,
+        iterate: Iterate = iterate_trial,
+        prepare: Prepare = prepare_study,
+    ):
         self.resources = resources
+        self._iterate = iterate
+        self._prepare = prepare
 
     def prepare(self, spec: TrialSpec) -> Preparation:
         """Measure in this process."""
-        return prepare_study(spec, gate_of(spec))
+        return self._prepare(spec, gate_of(spec))
 
     def run(self, queue: TrialQueue, spec: TrialSpec) -> None:
-        """Run until the queue is empty."""
+        """Run until the queue is empty, or to the next record once it is stopping."""
         gate = gate_of(spec)
         while (request := queue.next()) is not None:
             for record in self._iterate(request, spec, gate):
@@ -46,21 +61,7 @@ class InlineExecutor:
                 if queue.is_stopping:
                     return
 
-    def _iterate(
-        self, request: TrialRequest, spec: TrialSpec, gate: DeviceGate
-    ) -> Iterator[TrialRecord]:
-        return iterate_trial(request, spec, gate)
-
 
 def gate_of(spec: TrialSpec) -> DeviceGate:
     """The gate of the device that the first target is measured on."""
     return DeviceGate(spec.targets[0].device)
-
-
-@contextmanager
-def inline_executor(resources: Resources) -> Iterator[Executor]:
-    """Counterpart of :func:`upnas.search.ray_tune.ray_executor`."""
-    yield InlineExecutor(resources)
-
-
-ExecutorContext = AbstractContextManager[Executor]

@@ -54,7 +54,6 @@ class TrialQueue:
         self._asked: dict[int, Trial] = {}
         self._study: SamplerStudy | None = None  # made when first needed
         self._random = random.Random(header.seed)
-        self._is_exhausted = False
         self.is_stopping = False
 
     @property
@@ -120,8 +119,12 @@ class TrialQueue:
             self._sampler_study().reject(trial)
         self._asked.clear()
         self._running.clear()
-        if self._study is None and not is_settled(self._folder.journal_path, self._header.name):
+        if self._study is None and not self._is_settled():
             self._sampler_study()
+
+    def _is_settled(self) -> bool:
+        known = [r.number for r in self._final() if self._space.contains(r.candidate)]
+        return is_settled(self._folder.journal_path, self._header.name, known)
 
     def _has_next(self) -> bool:
         return bool(
@@ -177,36 +180,43 @@ class TrialQueue:
                 self._asked[number] = trial
                 return TrialRequest(number=number, candidate=candidate, seed=self._header.seed)
             study.reject(trial)
-        unseen = self._unseen(seen)
-        if unseen is None:
-            self._is_exhausted = True
-            return None
-        return TrialRequest(number=number, candidate=unseen, seed=self._header.seed)
+        return TrialRequest(number=number, candidate=self._unseen(seen), seed=self._header.seed)
 
-    def _unseen(self, seen: set[str]) -> Candidate | None:
-        """A random candidate that no trial has had, or None if there is none."""
+    def _unseen(self, seen: set[str]) -> Candidate:
+        """A random candidate of the space that no trial has had; there is one."""
         if self._space.num_candidates <= _MAX_ENUMERATION:
-            unseen = [one for one in self._space.candidates() if one.key not in seen]
-            return self._random.choice(unseen) if unseen else None
+            return self._random.choice(
+                [one for one in self._space.candidates() if one.key not in seen]
+            )
         while True:  # a study never sees more than a sliver of such a space
             candidate = self._space.random_candidate(self._random)
             if candidate.key not in seen:
                 return candidate
 
     def _num_proposals_left(self) -> int:
-        """Candidates that may still be proposed; refused ones are free, but not without end."""
-        if self._is_exhausted:
-            return 0
-        states = {
-            record.candidate.key: record.state
+        """Candidates that may still be proposed: those of the budget, while the space has some.
+
+        A candidate that is refused before it trains is free, but not without end.
+        """
+        first = {
+            record.candidate.key: record
             for record in self._records.values()
             if record.origin != "replicate"
         }
-        num_refused = sum(state is TrialState.REFUSED for state in states.values())
-        if num_refused >= 10 * self._header.num_trials + 50:
+        free = [
+            key
+            for key, record in first.items()
+            if record.state is TrialState.REFUSED and not record.rungs
+        ]
+        if len(free) >= 10 * self._header.num_trials + 50:
             return 0
-        states |= {request.candidate.key: TrialState.RUNNING for request in self._running.values()}
-        return self._header.num_trials - (len(states) - num_refused)
+        candidates = {key: record.candidate for key, record in first.items()}
+        candidates |= {one.candidate.key: one.candidate for one in self._running.values()}
+        num_known = sum(map(self._space.contains, candidates.values()))
+        return min(
+            self._header.num_trials - (len(candidates) - len(free)),
+            self._space.num_candidates - num_known,
+        )
 
     def _replicate(self) -> TrialRequest | None:
         for candidate, seed in self._pending_replicates():
@@ -262,8 +272,9 @@ class TrialQueue:
 
     def _sampler_study(self) -> SamplerStudy:
         if self._study is None:
-            final = [record for record in self.records if record.is_final]
-            self._study = SamplerStudy(
-                self._space, self._header, self._folder.journal_path, final
-            )
+            journal = self._folder.journal_path
+            self._study = SamplerStudy(self._space, self._header, journal, self._final())
         return self._study
+
+    def _final(self) -> list[TrialRecord]:
+        return [record for record in self.records if record.is_final]

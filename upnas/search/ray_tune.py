@@ -1,4 +1,4 @@
-"""Ray Tune executes the trials; the queue decides. Only this module imports ray.
+"""Ray Tune executes the trials; the queue decides.
 
 Tune places actors, restarts dead ones and reuses warm ones: torch is imported and data is built
 once per worker. Its own searcher, checkpoints and restore are not used, because the study and the
@@ -8,47 +8,33 @@ failed trials running).
 
 from __future__ import annotations
 
-import logging
-import os
 import shutil
 from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
-from typing import Any, Final
+from typing import Any
 
-# Read when ray is imported: no usage reports, no output of its own, and Ctrl-C is ours.
-_ENVIRONMENT: Final = {
-    "RAY_USAGE_STATS_ENABLED": "0",
-    "RAY_AIR_NEW_OUTPUT": "0",
-    "RAY_ACCEL_ENV_VAR_OVERRIDE_ON_ZERO": "0",
-    "TUNE_DISABLE_SIGINT_HANDLER": "1",
-    "TUNE_DISABLE_AUTO_CALLBACK_LOGGERS": "1",
-    "TUNE_DISABLE_STRICT_METRIC_CHECKING": "1",
-    "TUNE_PRINT_ALL_TRIAL_ERRORS": "0",
-    "TUNE_WARN_EXCESSIVE_EXPERIMENT_CHECKPOINT_SYNC_THRESHOLD_S": "0",
-}
-for _name, _value in _ENVIRONMENT.items():
-    os.environ.setdefault(_name, _value)
+import ray
+import torch
+from ray import tune
+from ray.exceptions import RayTaskError
+from ray.tune.search import Searcher
+from typing_extensions import override
 
-import ray  # noqa: E402
-from ray import tune  # noqa: E402
-from ray.tune.search import Searcher  # noqa: E402
-
-from upnas.errors import StudyError  # noqa: E402
-from upnas.records import TrialRecord  # noqa: E402
-from upnas.search.executor import gate_of  # noqa: E402
-from upnas.search.queue import TrialQueue  # noqa: E402
-from upnas.search.resources import Resources, derive_resources  # noqa: E402
-from upnas.space import SearchConfig  # noqa: E402
-from upnas.trial import (  # noqa: E402
+from upnas.errors import UpnasError
+from upnas.records import TrialRecord, TrialState
+from upnas.search.cluster import connected
+from upnas.search.executor import gate_of
+from upnas.search.queue import TrialQueue
+from upnas.search.resources import Resources, derive_resources
+from upnas.space import SearchConfig
+from upnas.trial import (
     Preparation,
     TrialRequest,
     TrialSpec,
     iterate_trial,
     prepare_study,
 )
-
-logger = logging.getLogger(__name__)
 
 
 class TrialActor(tune.Trainable):
@@ -63,6 +49,10 @@ class TrialActor(tune.Trainable):
     def step(self) -> dict[str, Any]:
         """Run one phase and report its record."""
         record = next(self._records)
+        if record.state is TrialState.FAILED and _uses_cuda():
+            # Raises where the failure broke the CUDA context: every later trial of this process
+            # would fail as well, so the process must end; Tune repeats the trial in a new one.
+            torch.cuda.synchronize()
         return {"record": record.model_dump_json(), "done": record.is_final}
 
     def reset_config(self, new_config: dict[str, Any]) -> bool:
@@ -78,13 +68,19 @@ class TrialActor(tune.Trainable):
 
 
 class QueueSearcher(Searcher):
-    """Lets Tune take trials from the queue and bring the records back."""
+    """Lets Tune take trials from the queue and bring the records back.
+
+    Attributes:
+        error: What kept the queue from taking a record, e.g. a full disk. Tune would wrap it in
+            errors of its own; here it ends the run and is raised afterwards.
+    """
 
     def __init__(self, queue: TrialQueue, spec: TrialSpec):
         super().__init__()
         self._queue = queue
         self._spec_json = spec.model_dump_json()
         self._numbers: dict[str, int] = {}
+        self.error: UpnasError | None = None
 
     def __getstate__(self) -> dict[str, Any]:
         """Tune pickles its searcher; the queue with its open files stays in the driver."""
@@ -92,18 +88,30 @@ class QueueSearcher(Searcher):
         del state["_queue"]
         return state
 
-    def suggest(self, trial_id: str) -> dict[str, Any] | str | None:
+    @property
+    def is_stopping(self) -> bool:
+        """Whether trials are to end at their next record."""
+        return self._queue.is_stopping
+
+    @override
+    def suggest(  # type: ignore[override]  # FINISHED is a str
+        self, trial_id: str
+    ) -> dict[str, Any] | str | None:
         """The next trial's configuration; None = not now, FINISHED = never again."""
-        request = self._queue.next()
+        request = None
+        with self._kept_error():
+            request = self._queue.next()
         if request is None:
             waits = bool(self._numbers) and not self._queue.is_stopping
             return None if waits else Searcher.FINISHED
         self._numbers[trial_id] = request.number
         return {"request": request.model_dump_json(), "spec": self._spec_json}
 
+    @override
     def on_trial_result(self, trial_id: str, result: dict[str, Any]) -> None:
         """A phase ended."""
-        self._queue.receive(TrialRecord.model_validate_json(result["record"]))
+        with self._kept_error():
+            self._queue.receive(TrialRecord.model_validate_json(result["record"]))
 
     def on_trial_complete(
         self, trial_id: str, result: dict[str, Any] | None = None, error: bool = False
@@ -113,7 +121,10 @@ class QueueSearcher(Searcher):
         if result is not None and "record" in result:
             self.on_trial_result(trial_id, result)
         if error and number is not None:
-            self._queue.lost(number, "its worker died more often than search.max_retries allows")
+            with self._kept_error():
+                self._queue.lost(
+                    number, "its worker died more often than search.max_retries allows"
+                )
 
     def save(self, checkpoint_path: str) -> None:
         """Nothing to save: the records are the truth."""
@@ -121,23 +132,32 @@ class QueueSearcher(Searcher):
     def restore(self, checkpoint_path: str) -> None:
         """Nothing to restore."""
 
+    @contextmanager
+    def _kept_error(self) -> Iterator[None]:
+        try:
+            yield
+        except UpnasError as error:
+            self._queue.is_stopping = True
+            self.error = self.error or error
+
 
 class StopAtRung(tune.Stopper):
     """Ends every running trial at its next record once the queue is stopping."""
 
-    def __init__(self, queue: TrialQueue):
-        self._queue: TrialQueue | None = queue
+    def __init__(self, searcher: QueueSearcher):
+        self._searcher: QueueSearcher | None = searcher
 
     def __getstate__(self) -> dict[str, Any]:
-        return {"_queue": None}
+        return {"_searcher": None}
 
+    @override
     def __call__(self, trial_id: str, result: dict[str, Any]) -> bool:
         """Whether this trial ends now."""
-        return self._queue is not None and self._queue.is_stopping
+        return self._searcher is not None and self._searcher.is_stopping
 
     def stop_all(self) -> bool:
-        """Never: each trial reaches its rung, which is on disk then."""
-        return False
+        """Only where records cannot be kept; otherwise each trial goes on to its rung."""
+        return self._searcher is not None and self._searcher.error is not None
 
 
 class RayExecutor:
@@ -155,28 +175,45 @@ class RayExecutor:
         self._max_retries = max_retries
 
     def prepare(self, spec: TrialSpec) -> Preparation:
-        """Measure on a worker, where trials will be measured too."""
+        """Measure on a worker, where trials will be measured too.
+
+        Raises:
+            UpnasError: As the worker raised it, e.g. because its node has no data.
+        """
         remote = ray.remote(
             num_cpus=self.resources.cpus, num_gpus=self.resources.gpus, max_retries=1
         )(_prepare)
-        text: str = ray.get(remote.remote(spec.model_dump_json()))
+        try:
+            text: str = ray.get(remote.remote(spec.model_dump_json()))
+        except RayTaskError as error:
+            if isinstance(error.cause, UpnasError):
+                raise error.cause from None
+            raise
         return Preparation.model_validate_json(text)
 
     def run(self, queue: TrialQueue, spec: TrialSpec) -> None:
-        """Run until the queue has no trial left."""
+        """Run until the queue has no trial left.
+
+        Raises:
+            UpnasError: If a record cannot be kept.
+        """
+        searcher = QueueSearcher(queue, spec)
+        shutil.rmtree(self._scratch, ignore_errors=True)  # of a driver that was killed
         try:
-            self._tuner(queue, spec).fit()
+            self._tuner(searcher).fit()
         finally:
             shutil.rmtree(self._scratch, ignore_errors=True)
+        if searcher.error is not None:
+            raise searcher.error
 
-    def _tuner(self, queue: TrialQueue, spec: TrialSpec) -> tune.Tuner:
+    def _tuner(self, searcher: QueueSearcher) -> tune.Tuner:
         trainable = tune.with_resources(
             TrialActor, {"cpu": self.resources.cpus, "gpu": self.resources.gpus}
         )
         return tune.Tuner(
             trainable,
             tune_config=tune.TuneConfig(
-                search_alg=QueueSearcher(queue, spec),
+                search_alg=searcher,
                 num_samples=-1,
                 max_concurrent_trials=self.resources.concurrency,
                 reuse_actors=True,
@@ -184,7 +221,7 @@ class RayExecutor:
             run_config=tune.RunConfig(
                 name="tune",
                 storage_path=str(self._scratch.resolve()),
-                stop=StopAtRung(queue),
+                stop=StopAtRung(searcher),
                 failure_config=tune.FailureConfig(max_failures=self._max_retries),
                 checkpoint_config=tune.CheckpointConfig(
                     checkpoint_frequency=0, checkpoint_at_end=False
@@ -192,6 +229,10 @@ class RayExecutor:
                 verbose=0,
             ),
         )
+
+
+def _uses_cuda() -> bool:
+    return bool(torch.cuda.is_initialized())  # type: ignore[no-untyped-call]
 
 
 def _prepare(spec_json: str) -> str:
@@ -211,28 +252,13 @@ def ray_executor(
         scratch: See :class:`RayExecutor`.
 
     Raises:
-        StudyError: If the cluster does not answer.
+        StudyError: If the cluster does not answer, or has no room for a trial.
     """
-    options: dict[str, Any] = {"log_to_driver": False, "logging_level": logging.ERROR}
-    if address is None:
-        # "local" never joins a cluster that somebody else started on this machine.
-        options |= {"include_dashboard": False}
-    try:
-        ray.init(address=address or "local", **options)
-    except (ConnectionError, TimeoutError, ValueError, RuntimeError) as error:
-        raise StudyError(
-            f"--address {address}: no Ray cluster answers there ({error}). Start one with "
-            "`ray start --head`, or leave --address out to run on this machine."
-        ) from error
-    try:
-        available = ray.cluster_resources()
+    with connected(address) as nodes:
         resources = derive_resources(
-            num_cpus=int(available.get("CPU", 1)),
-            num_gpus=float(available.get("GPU", 0)),
+            nodes,
             concurrency=config.concurrency,
             cpus_per_trial=config.cpus_per_trial,
             gpus_per_trial=config.gpus_per_trial,
         )
         yield RayExecutor(resources, scratch, config.max_retries)
-    finally:
-        ray.shutdown()

@@ -2,8 +2,18 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from dataclasses import dataclass
-from typing import Literal
+from typing import Literal, NamedTuple
+
+from upnas.errors import StudyError
+
+
+class Node(NamedTuple):
+    """What one machine of the cluster offers."""
+
+    cpus: int
+    gpus: float = 0.0
 
 
 @dataclass(frozen=True, slots=True)
@@ -24,9 +34,8 @@ class Resources:
 
 
 def derive_resources(
+    nodes: Sequence[Node],
     *,
-    num_cpus: int,
-    num_gpus: float,
     concurrency: int | Literal["auto"],
     cpus_per_trial: int | Literal["auto"],
     gpus_per_trial: float | Literal["auto"],
@@ -35,20 +44,46 @@ def derive_resources(
 
     One thread per trial and one trial per CPU gives the most trained steps per second: on small
     proxy networks a second thread gains less than it costs the neighbour. Where there are GPUs,
-    each trial gets one, and the CPUs are shared out among them.
+    each trial gets one, and the CPUs of a node are shared out among its GPUs.
+
+    Raises:
+        StudyError: If no node could ever run a trial.
     """
-    gpus = (1.0 if num_gpus >= 1 else 0.0) if gpus_per_trial == "auto" else float(gpus_per_trial)
-    slots = int(num_gpus / gpus) if gpus > 0 else num_cpus
-    if cpus_per_trial == "auto":
-        cpus = max(1, num_cpus // max(1, slots))
-    else:
-        cpus = int(cpus_per_trial)
-    fitting = max(1, min(slots, num_cpus // cpus))
-    chosen = fitting if concurrency == "auto" else int(concurrency)
-    source = f"{num_cpus} CPUs, {num_gpus:g} GPUs"
-    reason = (
-        f"{chosen} trials at a time with {cpus} CPU{'s' if cpus > 1 else ''}"
-        + (f" and {gpus:g} GPU" if gpus else "")
-        + (f" each: {source}" if concurrency == "auto" else f" each: search.concurrency; {source}")
-    )
-    return Resources(min(chosen, fitting), cpus, gpus, reason)
+    gpus = float(any(node.gpus >= 1 for node in nodes))
+    if gpus_per_trial != "auto":
+        gpus = float(gpus_per_trial)
+    cpus = _cpu_share(nodes, gpus) if cpus_per_trial == "auto" else int(cpus_per_trial)
+    fitting = sum(_slots(node, cpus, gpus) for node in nodes)
+    offered = _plural(sum(node.cpus for node in nodes), "CPU")
+    offered += f" and {_plural(sum(node.gpus for node in nodes), 'GPU')}"
+    offered += f" on {len(nodes)} nodes" if len(nodes) > 1 else ""
+    wanted = _plural(cpus, "CPU") + (f" and {_plural(gpus, 'GPU')}" if gpus else "")
+    if fitting == 0:
+        raise StudyError(
+            f"no trial can start: each wants {wanted}, and there are {offered}"
+            f"{', of which no node has enough' if len(nodes) > 1 else ''}. "
+            "Lower search.cpus_per_trial or search.gpus_per_trial."
+        )
+    chosen = fitting if concurrency == "auto" else min(int(concurrency), fitting)
+    reason = f"{_plural(chosen, 'trial')} at a time with {wanted} each: {offered}"
+    if concurrency != "auto":
+        reason += f", search.concurrency {concurrency}"
+    return Resources(chosen, cpus, gpus, reason)
+
+
+def _slots(node: Node, cpus: int, gpus: float) -> int:
+    """How many trials fit on a node."""
+    by_cpu = node.cpus // cpus
+    return min(by_cpu, int(node.gpus / gpus)) if gpus else by_cpu
+
+
+def _cpu_share(nodes: Sequence[Node], gpus: float) -> int:
+    """The CPUs of one trial: one without GPUs, else what the tightest GPU node can give."""
+    if not gpus:
+        return 1
+    shares = [node.cpus // int(node.gpus / gpus) for node in nodes if node.gpus >= gpus]
+    return max(1, min(shares, default=1))
+
+
+def _plural(count: float, noun: str) -> str:
+    return f"{count:g} {noun}{'' if count == 1 else 's'}"

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import warnings
+from collections.abc import Mapping
 from typing import Final
 
 import optuna
@@ -10,6 +11,10 @@ import optuna
 from upnas.errors import SpaceError
 
 SAMPLERS: Final = ("auto", "tpe", "nsga2", "gp", "random")
+
+#: System attributes of trials that are added as known. NSGA-II takes parents only from trials that
+#: carry a generation, so without it a resumed search would start from random candidates again.
+KNOWN_TRIAL_ATTRIBUTES: Final[Mapping[str, int]] = {"NSGAIISampler:generation": 0}
 
 
 def make_sampler(name: str, seed: int, num_trials: int) -> optuna.samplers.BaseSampler:
