@@ -1,12 +1,24 @@
 """What holds for every task of the catalogue, and the pydantic union for the YAML."""
 
+from pathlib import Path
+
 import pytest
 import torch
 from pydantic import TypeAdapter, ValidationError
 from torch import Tensor
 
-from upnas.tasks import SPLITS, TASKS, TaskConfig, build_task, metrics_of, signature_of
+from upnas.tasks import (
+    SPLITS,
+    TASKS,
+    SegmentationConfig,
+    TaskConfig,
+    build_task,
+    metrics_of,
+    signature_of,
+    with_absolute_path,
+)
 from upnas.tasks.filaments import make_filaments
+from upnas.tasks.folder import FolderConfig
 from upnas.tasks.photos import load_photos
 
 ADAPTER: TypeAdapter[TaskConfig] = TypeAdapter(TaskConfig)
@@ -92,3 +104,15 @@ def test_a_config_survives_json() -> None:
 def test_mistakes_are_refused(settings: dict[str, object], message: str) -> None:
     with pytest.raises(ValidationError, match=message):
         ADAPTER.validate_python(settings)
+
+
+def test_a_relative_folder_is_found_from_elsewhere(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.chdir(tmp_path)
+    config = SegmentationConfig.model_validate({"data": {"type": "folder", "path": "mine"}})
+    moved = with_absolute_path(config)
+    assert moved.data == FolderConfig(path=str(tmp_path / "mine"))
+    assert moved.model_copy(update={"data": config.data}) == config
+    embedded = SegmentationConfig()
+    assert with_absolute_path(embedded) is embedded

@@ -22,7 +22,7 @@ from upnas.search.queue import TrialQueue
 from upnas.search.resources import Node, derive_resources
 from upnas.space import SearchSpace, difference
 from upnas.store import Study, StudyFolder
-from upnas.tasks import metrics_of
+from upnas.tasks import metrics_of, with_absolute_path
 from upnas.trial import TrialSpec
 
 
@@ -130,7 +130,7 @@ def _spec(
 ) -> TrialSpec:
     main = metrics_of(space.task_config)[0]
     return TrialSpec(
-        task=space.task_config,
+        task=with_absolute_path(space.task_config),
         signature=space.task,
         training=space.training,
         rungs=space.search.rungs,

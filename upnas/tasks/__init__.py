@@ -10,6 +10,7 @@ from __future__ import annotations
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 from functools import lru_cache
+from pathlib import Path
 from types import MappingProxyType
 from typing import Annotated, Any, Final
 
@@ -17,6 +18,7 @@ from pydantic import Field
 
 from upnas.records import Record, TaskSignature
 from upnas.tasks.base import SPLITS, Metric, Predict, Split, Task
+from upnas.tasks.folder import FolderConfig
 from upnas.tasks.segmentation import SegmentationConfig, SegmentationTask
 from upnas.tasks.super_resolution import SuperResolutionConfig, SuperResolutionTask
 
@@ -34,6 +36,7 @@ __all__ = [
     "build_task",
     "metrics_of",
     "signature_of",
+    "with_absolute_path",
 ]
 
 #: The ``task:`` section of a search space, told apart by its ``type``.
@@ -74,6 +77,14 @@ def build_task(config: TaskConfig) -> Task:
 def signature_of(config: TaskConfig) -> TaskSignature:
     """Channels and scale of the networks that solve the task, without loading its data."""
     return config.signature
+
+
+def with_absolute_path(config: TaskConfig) -> TaskConfig:
+    """The same task for processes that run in another folder, such as workers of a cluster."""
+    if not isinstance(config.data, FolderConfig):
+        return config
+    data = config.data.model_copy(update={"path": str(Path(config.data.path).absolute())})
+    return config.model_copy(update={"data": data})
 
 
 def metrics_of(config: TaskConfig) -> tuple[Metric, ...]:
