@@ -69,11 +69,7 @@ def test_padding_repeats_the_border() -> None:
         (EncoderSpec(name="resnet18.a1_in2k"), r"Did you mean 'resnet18\.a1_in1k'"),
         (EncoderSpec(name="vit_tiny_patch16_224"), r"one fixed input size.*resnet18"),
         (EncoderSpec(name="resnet18", depth=6), r"gives 5 features .*depth is 6\. Allowed: 1 to 5"),
-        # timm before 1.0.31 has no features of it at all.
-        (
-            EncoderSpec(name="convmixer_768_32", depth=1),
-            r"not hierarchical: .*\[7, 7, 7\]|does not support timm's features_only",
-        ),
+        (EncoderSpec(name="convmixer_768_32", depth=1), r"not hierarchical: .*\[7, 7, 7\]"),
         (EncoderSpec(name="botnet50ts_256", pretrained=True), "no pretrained weights"),
     ],
     ids=lambda value: value.name if isinstance(value, EncoderSpec) else None,
