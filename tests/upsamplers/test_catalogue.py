@@ -1,22 +1,16 @@
 from __future__ import annotations
 
-from collections.abc import Iterator
-from importlib.metadata import EntryPoint
 from typing import Any
 
 import pydantic
 import pytest
 
-import upnas.upsamplers
 from upnas.upsamplers import (
     UPSAMPLERS,
     Carafe,
     CatalogueError,
-    DySample,
     Nearest,
     build_upsampler,
-    catalogue,
-    find_upsampler,
     parameters_model,
 )
 
@@ -36,8 +30,9 @@ def test_the_catalogue_is_read_only() -> None:
 
 @pytest.mark.parametrize("name", sorted(UPSAMPLERS))
 def test_defaults_are_valid_and_reach_the_class(name: str) -> None:
+    kind = UPSAMPLERS[name]
     defaults = dict(parameters_model(name)())
-    assert isinstance(build_upsampler(name, 8, **defaults), UPSAMPLERS[name])
+    assert isinstance(build_upsampler(name, 8, spatial_dims=min(kind.dims), **defaults), kind)
 
 
 @pytest.mark.parametrize("name", sorted(UPSAMPLERS))
@@ -55,7 +50,6 @@ def test_parameters_come_from_the_signature() -> None:
         "groups": 4,
         "dynamic_scope": False,
     }
-    assert not parameters_model("nearest").model_fields
 
 
 @pytest.mark.parametrize(
@@ -92,36 +86,13 @@ def test_messages_say_what_is_allowed() -> None:
         parameters_model("karafe")
 
 
+def test_the_place_in_the_network_is_no_parameter() -> None:
+    for name in UPSAMPLERS:
+        structural = {"scale_factor", "spatial_dims", "guide_channels"}
+        assert not structural & set(parameters_model(name).model_fields)
+    with pytest.raises(ValueError, match="not defined for 3-D features"):
+        build_upsampler("carafe", 8, spatial_dims=3)
+
+
 def test_yaml_lists_become_tuples() -> None:
     assert dict(parameters_model("selector")(arms=["nearest"]))["arms"] == ("nearest",)
-
-
-@pytest.fixture
-def third_parties(monkeypatch: pytest.MonkeyPatch) -> Iterator[list[EntryPoint]]:
-    entries: list[EntryPoint] = []
-    monkeypatch.setattr(upnas.upsamplers, "entry_points", lambda group: entries)
-    catalogue.cache_clear()
-    yield entries
-    catalogue.cache_clear()
-
-
-def entry(name: str, value: str) -> EntryPoint:
-    return EntryPoint(name=name, value=value, group="upnas.upsamplers")
-
-
-def test_third_parties_join_by_entry_point(third_parties: list[EntryPoint]) -> None:
-    third_parties.append(entry("mine", "upnas.upsamplers.dysample:DySample"))
-    assert find_upsampler("mine") is DySample
-    assert set(catalogue()) == {*UPSAMPLERS, "mine"}
-
-
-def test_third_parties_cannot_take_a_name(third_parties: list[EntryPoint]) -> None:
-    third_parties.append(entry("carafe", "upnas.upsamplers.dysample:DySample"))
-    with pytest.raises(CatalogueError, match=r"'carafe' = .*taken by upnas\.upsamplers\.carafe"):
-        catalogue()
-
-
-def test_third_parties_must_give_an_upsampler(third_parties: list[EntryPoint]) -> None:
-    third_parties.append(entry("mine", "collections:OrderedDict"))
-    with pytest.raises(CatalogueError, match=r"'mine' .* not a subclass"):
-        catalogue()

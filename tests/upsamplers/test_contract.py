@@ -3,19 +3,30 @@
 from __future__ import annotations
 
 import copy
+from collections.abc import Callable
+from typing import Any
 
 import pytest
 import torch
 import torch.nn.functional as F
 from torch import Tensor
 from torch._subclasses.fake_tensor import FakeTensorMode
+from torch.utils._python_dispatch import TorchDispatchMode
 
-from upnas.upsamplers import UPSAMPLERS, Switched
+from upnas.upsamplers import (
+    UPSAMPLERS,
+    Switched,
+    Upsampler,
+    build_upsampler,
+    check_contract,
+    parameters_model,
+)
 
-from .helpers import CHANNELS, NAMES, VARIANTS, guide_for, perturb, run, variant
+from .helpers import CHANNELS, NAMES, VARIANTS, features, guide_for, perturb, run, variant
 
 LABELS = sorted(VARIANTS)
-SCALES = [(name, s) for name in NAMES for s in UPSAMPLERS[name].scale_factors or (2, 3, 4)]
+SCALES = [(name, s) for name in NAMES for s in UPSAMPLERS[name].scales or (2, 3, 4)]
+Inputs = tuple[Tensor, None, Tensor | None]
 
 
 @pytest.fixture(autouse=True)
@@ -23,58 +34,131 @@ def _seed() -> None:
     torch.manual_seed(0)
 
 
+def generic(label: str, scale_factor: int = 2) -> Upsampler:
+    """A variant away from the zeros and ties of its initial weights, in eval mode."""
+    upsampler = variant(label, scale_factor).eval()
+    perturb(upsampler)
+    return upsampler
+
+
+def smooth(x: Tensor) -> Tensor:
+    """Features in which a sampling position that is off by an ulp does not matter."""
+    mode = "bilinear" if x.dim() == 4 else "trilinear"
+    small = torch.randn(*x.shape[:2], *(min(3, side) for side in x.shape[2:]))
+    return F.interpolate(small, size=tuple(x.shape[2:]), mode=mode)
+
+
 @pytest.mark.parametrize(("name", "scale_factor"), SCALES)
-def test_scales_both_axes_and_changes_channels(name: str, scale_factor: int) -> None:
+def test_scales_all_axes_and_changes_channels(name: str, scale_factor: int) -> None:
     upsampler = variant(name, scale_factor, out_channels=6)
     for height, width in [(1, 1), (7, 5), (16, 16)]:
-        y = run(upsampler, torch.randn(2, CHANNELS, height, width))
-        assert y.shape == (2, upsampler.out_channels, scale_factor * height, scale_factor * width)
+        x = features(upsampler, height, width)
+        sides = tuple(side * scale_factor for side in x.shape[2:])
+        assert run(upsampler, x).shape == (2, upsampler.out_channels, *sides)
     assert upsampler.out_channels == (CHANNELS if upsampler.keeps_channels else 6)
+
+
+@pytest.mark.parametrize("name", [name for name in NAMES if UPSAMPLERS[name].per_axis])
+def test_axes_may_have_their_own_factors(name: str) -> None:
+    kind = UPSAMPLERS[name]
+    factors = (2, 3) if min(kind.dims) == 2 else (1, 2, 3)
+    upsampler = build_upsampler(
+        name, CHANNELS, scale_factor=factors, spatial_dims=len(factors)
+    ).eval()
+    x = features(upsampler, 4, 5)
+    sides = tuple(side * s for side, s in zip(x.shape[2:], factors, strict=True))
+    assert run(upsampler, x).shape[2:] == sides
+    odd = tuple(side - s + 1 for side, s in zip(sides, factors, strict=True))
+    assert run(upsampler, x, size=odd).shape[2:] == odd
+
+
+@pytest.mark.parametrize("name", [name for name in NAMES if not UPSAMPLERS[name].per_axis])
+def test_other_factors_than_one_for_both_axes_are_refused(name: str) -> None:
+    with pytest.raises(ValueError, match=r"needs the same scale factor for all axes; got \(2, 3\)"):
+        UPSAMPLERS[name](CHANNELS, scale_factor=(2, 3))
 
 
 @pytest.mark.parametrize("label", LABELS)
 def test_odd_size_is_the_crop_of_the_full_output(label: str) -> None:
     upsampler = variant(label).eval()
-    x = torch.randn(2, CHANNELS, 4, 6)
+    x = features(upsampler, 4, 6)
+    size = tuple(2 * side - 1 for side in x.shape[2:])
+    crop: tuple[slice, ...] = (slice(None), slice(None), *(slice(side) for side in size))
     if upsampler.guided:
-        assert run(upsampler, x, size=(7, 11)).shape[-2:] == (7, 11)
+        guide = guide_for(upsampler, x, size)
+        assert guide is not None
+        continued = F.pad(guide, (0, 1, 0, 1), mode="replicate")
+        expected = run(upsampler, x, guide=continued)[crop]
+        torch.testing.assert_close(run(upsampler, x, size, guide), expected)
     else:
-        torch.testing.assert_close(run(upsampler, x, size=(7, 11)), run(upsampler, x)[..., :7, :11])
+        torch.testing.assert_close(run(upsampler, x, size), run(upsampler, x)[crop])
 
 
 @pytest.mark.parametrize("name", NAMES)
 def test_unreachable_size_is_refused(name: str) -> None:
     upsampler = variant(name)
-    with pytest.raises(ValueError, match=r"cannot reach size=\(9, 8\).*needs an input of \(5, 4\)"):
-        run(upsampler, torch.randn(1, CHANNELS, 4, 4), size=(9, 8))
+    x = features(upsampler, 4, 4)
+    size = (*(2 * side for side in x.shape[2:-2]), 9, 8)
+    with pytest.raises(
+        ValueError, match=r"cannot reach size=\(.*9, 8\).*needs an input of \(.*5, 4"
+    ):
+        upsampler(x, size=size)
 
 
 @pytest.mark.parametrize("name", NAMES)
-def test_impossible_channels_and_scales_are_refused(name: str) -> None:
+def test_impossible_channels_scales_and_guides_are_refused(name: str) -> None:
     kind = UPSAMPLERS[name]
+    place = {"spatial_dims": 3} if kind.dims == {3} else {}
     with pytest.raises(ValueError, match="needs positive channels"):
-        kind(0)
-    with pytest.raises(ValueError, match="needs positive channels"):
-        kind(CHANNELS, scale_factor=0)
+        kind(0, **place)
+    with pytest.raises(ValueError, match="scale_factor=0"):
+        kind(CHANNELS, scale_factor=0, **place)
+    with pytest.raises(ValueError, match=r"-D features"):
+        build_upsampler(name, CHANNELS, spatial_dims=4)
     if kind.keeps_channels:
         with pytest.raises(ValueError, match="keeps the number of channels; got 8 in and 6 out"):
-            kind(CHANNELS, 6)
+            kind(CHANNELS, 6, **place)
     if kind.guided:
+        x = torch.randn(1, CHANNELS, 4, 4)
         with pytest.raises(ValueError, match="needs guide="):
-            variant(name)(torch.randn(1, CHANNELS, 4, 4))
+            variant(name)(x)
+        with pytest.raises(
+            ValueError, match=r"guide at the output resolution \(8, 8\); got .*4, 4"
+        ):
+            variant(name)(x, guide=x)
+        with pytest.raises(ValueError, match="there is no guide here"):
+            build_upsampler(name, CHANNELS, guide_channels=0)
+
+
+@pytest.mark.parametrize("name", [name for name in NAMES if UPSAMPLERS[name].guided])
+def test_a_guide_may_have_channels_of_its_own_and_be_taller_than_wide(name: str) -> None:
+    upsampler = build_upsampler(name, CHANNELS, guide_channels=5).eval()
+    perturb(upsampler)
+    x, guide = torch.randn(2, CHANNELS, 4, 7), torch.randn(2, 5, 8, 14)
+    assert run(upsampler, x, guide=guide).shape == (2, CHANNELS, 8, 14)
+    # Mirrored in both: the channels and axes are not mixed up.
+    assert not torch.equal(run(upsampler, x, guide=guide.flip(2)), run(upsampler, x, guide=guide))
 
 
 # The rule trains one arm at a time; "adaptive-small" reaches both.
 @pytest.mark.parametrize("label", sorted(set(LABELS) - {"adaptive"}))
-def test_gradient_reaches_input_and_every_parameter(label: str) -> None:
+def test_gradient_reaches_input_guide_and_every_parameter(label: str) -> None:
     upsampler = variant(label)
     perturb(upsampler)
+    tensors: list[Tensor] = list(upsampler.parameters())
     # Two resolutions and several draws, so that every arm of a rule or a selector has its turn.
-    inputs = [torch.randn(2, CHANNELS, *size, requires_grad=True) for size in [(5, 7), (12, 12)]]
-    for x in inputs * 4:
-        y = run(upsampler, x) * torch.randn(2, upsampler.out_channels, 1, 1)
-        torch.autograd.backward(y.square().sum())
-    for tensor in [*inputs, *upsampler.parameters()]:
+    inputs = []
+    for size in [(5, 7), (12, 12)]:
+        x = features(upsampler, *size).requires_grad_()
+        guide = guide_for(upsampler, x)
+        tensors.append(x)
+        if guide is not None and label != "max_unpool":  # which only compares values of the guide
+            tensors.append(guide.requires_grad_())
+        inputs.append((x, guide))
+    for x, guide in inputs * 4:
+        y = run(upsampler, x, guide=guide)
+        torch.autograd.backward((y * torch.randn_like(y)).sum())
+    for tensor in tensors:
         assert tensor.grad is not None
         assert torch.isfinite(tensor.grad).all()
         assert tensor.grad.any()
@@ -82,28 +166,22 @@ def test_gradient_reaches_input_and_every_parameter(label: str) -> None:
 
 @pytest.mark.parametrize("label", LABELS)
 def test_eval_is_deterministic_and_independent_of_the_batch(label: str) -> None:
-    upsampler = variant(label).eval()
-    perturb(upsampler)
-    x = torch.randn(2, CHANNELS, 7, 5)
-    torch.manual_seed(1)
-    y = run(upsampler, x)
-    torch.manual_seed(1)
-    assert torch.equal(run(upsampler, x), y)
-    if not upsampler.guided:
-        torch.testing.assert_close(run(upsampler, x[1:]), y[1:])
+    upsampler = generic(label)
+    x = features(upsampler, 7, 5)
+    guide = guide_for(upsampler, x)
+    y = run(upsampler, x, guide=guide)
+    assert torch.equal(run(upsampler, x, guide=guide), y)
+    alone = run(upsampler, x[1:], guide=None if guide is None else guide[1:])
+    torch.testing.assert_close(alone, y[1:], atol=1e-5, rtol=1e-4)
 
 
 @pytest.mark.parametrize("label", LABELS)
 def test_state_dict_round_trip(label: str) -> None:
-    upsampler = variant(label)
-    perturb(upsampler)
-    other = variant(label)
+    upsampler, other = generic(label), variant(label).eval()
     other.load_state_dict(upsampler.state_dict())
-    x = torch.randn(1, CHANNELS, 5, 7)
-    torch.manual_seed(1)
-    y = run(upsampler.eval(), x)
-    torch.manual_seed(1)
-    assert torch.equal(run(other.eval(), x), y)
+    x = features(upsampler, 5, 7, batch=1)
+    guide = guide_for(upsampler, x)
+    assert torch.equal(run(other, x, guide=guide), run(upsampler, x, guide=guide))
 
 
 @pytest.mark.parametrize(
@@ -115,39 +193,44 @@ def test_constant_stays_constant_whatever_the_weights(label: str, scale_factor: 
         pytest.skip("8 channels do not shuffle by 3")
     upsampler = variant(label, scale_factor).eval()
     perturb(upsampler, std=1.0)
-    y = run(upsampler, torch.randn(1, CHANNELS, 1, 1).expand(2, CHANNELS, 7, 5))
-    torch.testing.assert_close(y, y[:, :, :1, :1].expand_as(y))
+    x = features(upsampler, 7, 5)
+    corner = (slice(None), slice(None), *(slice(1) for _ in x.shape[2:]))
+    y = run(upsampler, x[corner].expand_as(x))
+    torch.testing.assert_close(y, y[corner].expand_as(y), atol=1e-4, rtol=1e-4)
 
 
 @pytest.mark.parametrize("label", LABELS)
-def test_memory_format_does_not_change_the_output(label: str) -> None:
-    upsampler = variant(label).eval()
-    perturb(upsampler)
-    x = torch.randn(2, CHANNELS, 7, 5)
-    torch.manual_seed(1)
-    expected = run(upsampler, x)
-    torch.manual_seed(1)
-    channels_last = copy.deepcopy(upsampler).to(memory_format=torch.channels_last)
-    y = run(channels_last, x.to(memory_format=torch.channels_last))
+def test_keeps_channels_last_with_the_same_values(label: str) -> None:
+    upsampler = generic(label)
+    x = features(upsampler, 7, 5)
+    guide = guide_for(upsampler, x)
+    layout = torch.channels_last if x.dim() == 4 else torch.channels_last_3d
+    expected = run(upsampler, x, guide=guide)
+    y = run(
+        copy.deepcopy(upsampler).to(memory_format=layout),
+        x.to(memory_format=layout),
+        guide=None if guide is None else guide.to(memory_format=layout),
+    )
+    assert y.is_contiguous(memory_format=layout)
     torch.testing.assert_close(y, expected, atol=1e-5, rtol=1e-4)
 
 
 @pytest.mark.parametrize("label", LABELS)
 def test_lower_precision_stays_close(label: str) -> None:
-    upsampler = variant(label).eval()
-    perturb(upsampler)
-    # Smooth features, as a sampling position that is off by an ulp should not matter.
-    x = F.interpolate(torch.randn(1, CHANNELS, 3, 3), size=(12, 10), mode="bilinear")
-    torch.manual_seed(1)
-    expected = run(upsampler, x)
-    torch.manual_seed(1)
-    with torch.autocast("cpu", dtype=torch.bfloat16):
-        under_autocast = run(upsampler, x).float()
-    torch.manual_seed(1)
-    pure = run(upsampler.bfloat16(), x.bfloat16())
-    assert pure.dtype == torch.bfloat16
-    for y in (under_autocast, pure.float()):
-        assert (y - expected).abs().max() < 0.04 * expected.abs().max()
+    upsampler = generic(label)
+    x = smooth(features(upsampler, 12, 10, batch=1))
+    guide = guide_for(upsampler, x)
+    # Representable in bfloat16, as max_unpool compares its values.
+    guide = None if guide is None else smooth(guide).bfloat16().float()
+    expected = run(upsampler, x, guide=guide)
+    tolerance = 0.04 * expected.abs().max()
+    for dtype in (torch.bfloat16, torch.float16):
+        with torch.autocast("cpu", dtype=dtype):
+            y = run(upsampler, x, guide=guide)
+        assert (y.float() - expected).abs().max() < tolerance
+    low = run(upsampler.bfloat16(), x.bfloat16(), guide=None if guide is None else guide.bfloat16())
+    assert low.dtype == torch.bfloat16
+    assert (low.float() - expected).abs().max() < tolerance
 
 
 @pytest.mark.parametrize("label", LABELS)
@@ -155,40 +238,8 @@ def test_lower_precision_stays_close(label: str) -> None:
 def test_runs_on_fake_tensors(label: str, training: bool) -> None:
     with FakeTensorMode():
         upsampler = variant(label).train(training)
-        y = run(upsampler, torch.empty(2, CHANNELS, 7, 5))
-        assert y.shape == (2, upsampler.out_channels, 14, 10)
-
-
-@pytest.mark.parametrize("label", LABELS)
-def test_exports(label: str) -> None:
-    upsampler = variant(label).eval()
-    perturb(upsampler)
-    x = torch.randn(1, CHANNELS, 5, 7)
-    example = (x, None, guide_for(upsampler, x))
-    program = torch.export.export(upsampler, example)
-    expected = upsampler(*example)
-    torch.testing.assert_close(program.module()(*example), expected, atol=1e-5, rtol=1e-4)
-
-
-@pytest.mark.parametrize(
-    "name", [name for name in NAMES if not issubclass(UPSAMPLERS[name], Switched)]
-)
-def test_exports_with_symbolic_sizes(name: str) -> None:
-    upsampler = variant(name).eval()
-    perturb(upsampler)
-
-    def example(height: int, width: int) -> tuple[Tensor, None, Tensor | None]:
-        x = torch.randn(1, CHANNELS, height, width)
-        return x, None, guide_for(upsampler, x)
-
-    height, width = (torch.export.Dim(side, min=2, max=512) for side in ("height", "width"))
-    guide = {2: 2 * height, 3: 2 * width} if upsampler.guided else None
-    program = torch.export.export(
-        upsampler, example(5, 7), dynamic_shapes=({2: height, 3: width}, None, guide)
-    )
-    other = example(12, 9)
-    expected = upsampler(*other)
-    torch.testing.assert_close(program.module()(*other), expected, atol=1e-5, rtol=1e-4)
+        x = features(upsampler, 7, 5)
+        assert run(upsampler, x).shape[2:] == tuple(2 * side for side in x.shape[2:])
 
 
 def test_builds_without_memory() -> None:
@@ -198,33 +249,247 @@ def test_builds_without_memory() -> None:
             assert all(parameter.is_meta for parameter in upsampler.parameters())
 
 
-@pytest.mark.parametrize(
-    "label",
-    [
-        "adaptive-small",
-        "bilinear_conv1x1",
-        "carafe-3",
-        "dysample",
-        "dysample-pl",
-        "dysample-plus",
-        "hybrid-3",
-        "light_subpixel",
-        "separable",
-        "transposed",
-        "unet_block",
-    ],
-)
+@pytest.mark.parametrize("label", LABELS)
 def test_gradcheck(label: str) -> None:
-    upsampler = variant(label).double()
+    """In eval mode: a selector draws at random in training, and collapses in eval."""
+    upsampler = generic(label).double()
+    if isinstance(upsampler, Switched):
+        upsampler = upsampler.collapse((3, 2))
+    x = features(upsampler, 3, 2, batch=1).double()
+    guide = guide_for(upsampler, x)
+    names = [name for name, _ in upsampler.named_parameters()]
+
+    def function(x: Tensor, guide: Tensor | None, *values: Tensor) -> Tensor:
+        arguments = {"x": x, "guide": guide}
+        weights = dict(zip(names, values, strict=True))
+        y: Tensor = torch.func.functional_call(upsampler, weights, (), arguments)
+        return y
+
+    values = [p.detach().clone().requires_grad_() for p in upsampler.parameters()]
+    guide = None if guide is None else guide.requires_grad_()
+    arguments: tuple[Any, ...] = (x.requires_grad_(), guide, *values)
+    assert torch.autograd.gradcheck(function, arguments, fast_mode=True, nondet_tol=1e-12)
+
+
+#: Raised by torch.use_deterministic_algorithms on CUDA, from its documentation.
+NO_DETERMINISTIC_CUDA = (
+    "grid_sampler_2d_backward",
+    "grid_sampler_3d_backward",
+    "max_unpool2d",
+    "reflection_pad2d_backward",
+    "_adaptive_avg_pool2d_backward",
+    "put_",
+    "avg_pool3d_backward",
+)
+
+
+class Operations(TorchDispatchMode):  # type: ignore[no-untyped-call]  # torch has no types
+    """Names of the operations that run."""
+
+    def __init__(self) -> None:
+        super().__init__()  # type: ignore[no-untyped-call]
+        self.names: set[str] = set()
+
+    def __torch_dispatch__(self, func, types, args=(), kwargs=None):  # type: ignore[no-untyped-def]
+        self.names.add(func._schema.name.removeprefix("aten::"))
+        return func(*args, **(kwargs or {}))
+
+
+@pytest.mark.parametrize("name", NAMES)
+def test_determinism_is_as_declared(name: str) -> None:
+    upsampler = variant(name).train()
     perturb(upsampler)
-    x = torch.randn(1, CHANNELS, 3, 2, dtype=torch.float64, requires_grad=True)
-    parameters = {
-        name: p.detach().clone().requires_grad_() for name, p in upsampler.named_parameters()
-    }
-    assert torch.autograd.gradcheck(
-        lambda x, *values: torch.func.functional_call(
-            upsampler, dict(zip(parameters, values, strict=True)), (x,)
-        ),
-        (x, *parameters.values()),
-        fast_mode=True,
+    x = features(upsampler, 5, 7).requires_grad_()
+    guide = guide_for(upsampler, x)
+    gradients: list[Tensor] = []
+    for _ in range(2):
+        x.grad = None
+        torch.manual_seed(1)
+        with Operations() as operations:
+            torch.autograd.backward(run(upsampler, x, guide=guide).square().sum())
+        assert x.grad is not None
+        gradients.append(x.grad)
+    assert torch.equal(*gradients)  # on a CPU
+    raising = operations.names & set(NO_DETERMINISTIC_CUDA)
+    assert bool(raising) == (UPSAMPLERS[name].nondeterministic is not None), raising
+
+
+@pytest.mark.gpu
+@pytest.mark.skipif(not torch.cuda.is_available(), reason="needs a CUDA GPU")
+@pytest.mark.parametrize("name", NAMES)
+def test_determinism_on_a_gpu_is_as_declared(name: str) -> None:
+    upsampler = variant(name).cuda()
+    x = features(upsampler, 5, 7).cuda().requires_grad_()
+    guide = guide_for(upsampler, x)
+    guide = None if guide is None else guide.cuda()
+    torch.use_deterministic_algorithms(True)
+    try:
+        if UPSAMPLERS[name].nondeterministic is None:
+            torch.autograd.backward(run(upsampler, x, guide=guide).sum())
+        else:
+            with pytest.raises(RuntimeError, match="deterministic"):
+                torch.autograd.backward(run(upsampler, x, guide=guide).sum())
+    finally:
+        torch.use_deterministic_algorithms(False)
+
+
+def example(upsampler: Upsampler, height: int, width: int) -> Inputs:
+    x = features(upsampler, height, width, batch=1)
+    return x, None, guide_for(upsampler, x)
+
+
+@pytest.mark.parametrize("label", LABELS)
+def test_exports(label: str) -> None:
+    upsampler = generic(label)
+    inputs = example(upsampler, 5, 7)
+    program = torch.export.export(upsampler, inputs)
+    torch.testing.assert_close(program.module()(*inputs), upsampler(*inputs), atol=1e-5, rtol=1e-4)
+
+
+PLAIN = [name for name in NAMES if not issubclass(UPSAMPLERS[name], Switched)]
+
+
+@pytest.mark.parametrize("name", PLAIN)
+def test_exports_with_symbolic_sizes(name: str) -> None:
+    upsampler = generic(name)
+    dims = range(2, 2 + upsampler.spatial_dims)
+    symbols = {axis: torch.export.Dim(f"side{axis}", min=2, max=512) for axis in dims}
+    shapes = (
+        {**symbols},
+        None,
+        {a: 2 * s for a, s in symbols.items()} if upsampler.guided else None,
     )
+    program = torch.export.export(upsampler, example(upsampler, 5, 7), dynamic_shapes=shapes)
+    other = example(upsampler, 12, 9)
+    torch.testing.assert_close(program.module()(*other), upsampler(*other), atol=1e-5, rtol=1e-4)
+
+
+@pytest.mark.parametrize("name", NAMES)
+@pytest.mark.parametrize("training", [False, True])
+def test_compiles_in_one_graph(name: str, training: bool) -> None:
+    """Captured by Dynamo and differentiated by AOTAutograd; Inductor only writes the kernels."""
+    torch.compiler.reset()
+    upsampler = generic(name).train(training and name != "selector")  # it draws at random
+    x, _, guide = example(upsampler, 5, 7)
+    compiled: Callable[..., Tensor] = torch.compile(upsampler, backend="aot_eager", fullgraph=True)
+    outcomes = []
+    for function in (upsampler, compiled):
+        x = x.detach().clone().requires_grad_()
+        y = function(x, None, guide)
+        torch.autograd.backward(y.square().mean())
+        outcomes.append((y.detach(), x.grad))
+    torch.testing.assert_close(outcomes[1], outcomes[0], atol=1e-5, rtol=1e-4)
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("name", ["carafe", "dysample", "fade", "nearest_conv", "sapa", "subpixel"])
+def test_compiles_with_inductor(name: str) -> None:
+    torch.compiler.reset()
+    upsampler = generic(name)
+    inputs = example(upsampler, 9, 12)
+    compiled = torch.compile(upsampler, fullgraph=True)
+    with torch.inference_mode():
+        torch.testing.assert_close(compiled(*inputs), upsampler(*inputs), atol=1e-5, rtol=1e-4)
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("name", NAMES)
+@pytest.mark.filterwarnings("ignore")  # the exporter's own deprecations
+def test_onnx_runtime_agrees_or_the_class_says_why_not(name: str) -> None:
+    onnxruntime = pytest.importorskip("onnxruntime")
+    upsampler = generic(name)
+    if isinstance(upsampler, Switched):
+        upsampler = upsampler.collapse((6, 8))
+    inputs = example(upsampler, 6, 8)
+    expected = upsampler(*inputs).detach()
+
+    def exported() -> Tensor:
+        program = torch.onnx.export(upsampler, inputs, dynamo=True, verbose=False)
+        assert program is not None
+        options = onnxruntime.SessionOptions()
+        options.log_severity_level = 4
+        session = onnxruntime.InferenceSession(
+            program.model_proto.SerializeToString(), options, providers=["CPUExecutionProvider"]
+        )
+        tensors = [tensor for tensor in inputs if tensor is not None]
+        feeds = zip(session.get_inputs(), tensors, strict=True)
+        return torch.from_numpy(session.run(None, {i.name: t.numpy() for i, t in feeds})[0])
+
+    if UPSAMPLERS[name].not_onnx is None:
+        torch.testing.assert_close(exported(), expected, atol=1e-4, rtol=1e-4)
+    else:
+        try:
+            y = exported()
+        except Exception:
+            return
+        assert not torch.allclose(y, expected, atol=1e-4, rtol=1e-4), "it does export: say so"
+
+
+@pytest.mark.parametrize("name", NAMES)
+@pytest.mark.parametrize("scale_factor", [2, 3])
+def test_formulas_are_the_numbers(name: str, scale_factor: int) -> None:
+    """Parameters are counted, MACs per input pixel come from the module."""
+    kind = UPSAMPLERS[name]
+    if kind.scales is not None and scale_factor not in kind.scales:
+        pytest.skip(f"defined for {sorted(kind.scales)}")
+    out = 36 if kind.keeps_channels else 10
+    guide = None
+    place: dict[str, int] = {"scale_factor": scale_factor, "spatial_dims": min(kind.dims)}
+    if kind.guided:
+        guide = place["guide_channels"] = 36 if kind.guide_source == "skip" else 3
+    upsampler = build_upsampler(name, 36, out, **place)
+    symbols = {
+        "C": 36,
+        "C_out": out,
+        "C_guide": guide,
+        "s": scale_factor,
+        **dict(parameters_model(name)()),
+    }
+    count = sum(parameter.numel() for parameter in upsampler.parameters())
+    assert evaluate(kind.params_formula, symbols) == count
+    assert evaluate(kind.macs_formula, symbols) == upsampler.macs_per_pixel()
+
+
+def evaluate(formula: str, symbols: dict[str, object]) -> object:
+    return eval(formula, {"__builtins__": {"min": min, "max": max}}, symbols)
+
+
+#: Six cascaded x2 modules with C = 256 behind SegFormer-B1: (parameters, GMAC), as published.
+#: FADE, Lu et al., arXiv:2207.10392; SAPA, Lu et al., arXiv:2209.12866; IndexNet therein.
+PUBLISHED: dict[str, tuple[dict[str, Any], float, float]] = {
+    "carafe": ({}, 0.4449e6, 1.45),
+    "fade": ({}, 0.285e6, 2.65),
+    "fade_lite": ({}, 80.0e3, 0.89),
+    "indexnet": ({}, 12.6e6, 30.65),
+    "sapa": ({}, 104_832, 1.02),  # 0.1 M in the table
+    "sapa-i": ({"variant": "i"}, 0, 0.75),
+    "subpixel": ({}, 14.2e6, 34.4),
+}
+NUM_PIXELS = 14_592  # low-resolution pixels that the six modules see together
+
+
+@pytest.mark.parametrize("label", PUBLISHED)
+def test_costs_are_the_published_ones(label: str) -> None:
+    parameters, num_parameters, gmacs = PUBLISHED[label]
+    with torch.device("meta"):
+        upsampler = build_upsampler(label.removesuffix("-i"), 256, **parameters)
+    counted = 6 * sum(parameter.numel() for parameter in upsampler.parameters())
+    assert counted == pytest.approx(num_parameters, rel=0.03, abs=500)
+    assert upsampler.macs_per_pixel() * NUM_PIXELS / 1e9 == pytest.approx(gmacs, rel=0.02)
+
+
+@pytest.mark.parametrize("name", NAMES)
+def test_says_what_a_person_should_know(name: str) -> None:
+    kind = UPSAMPLERS[name]
+    assert kind.formula
+    assert kind.pitfalls
+    assert all(pitfall.endswith(".") for pitfall in kind.pitfalls)
+    text = kind.paper
+    assert not text or "http" in text
+
+
+@pytest.mark.parametrize("name", [name for name in NAMES if 2 in UPSAMPLERS[name].dims])
+def test_the_check_of_third_parties_accepts_it(name: str) -> None:
+    if name == "adaptive":
+        pytest.skip("trains one arm at a time, which the check cannot know")
+    check_contract(UPSAMPLERS[name])

@@ -12,20 +12,9 @@ from torch import Tensor, nn
 from upnas.upsamplers import DySample
 
 from .helpers import num_parameters, perturb
+from .test_sampling import read
 
 Style = Literal["lp", "pl"]
-
-
-def read(x: Tensor, row: float, column: float) -> Tensor:
-    """Bilinear read of (C, H, W) at a position in pixels, clamped to the border."""
-    h, w = x.shape[-2:]
-    row, column = min(max(row, 0.0), h - 1.0), min(max(column, 0.0), w - 1.0)
-    i, j = min(int(row), max(h - 2, 0)), min(int(column), max(w - 2, 0))
-    a, b = row - i, column - j
-    below, right = min(i + 1, h - 1), min(j + 1, w - 1)
-    top = (1 - b) * x[:, i, j] + b * x[:, i, right]
-    bottom = (1 - b) * x[:, below, j] + b * x[:, below, right]
-    return (1 - a) * top + a * bottom
 
 
 def linear(conv: nn.Conv2d, features: Tensor) -> list[float]:
@@ -87,20 +76,19 @@ def test_starts_close_to_bilinear() -> None:
 
 
 @pytest.mark.parametrize("dynamic_scope", [False, True])
-def test_positions_are_exact_in_bfloat16(dynamic_scope: bool) -> None:
-    """Positions in bfloat16 would be off by pixels at this width."""
+def test_reads_at_the_right_place_in_bfloat16(dynamic_scope: bool) -> None:
+    """Positions in bfloat16 would be off by pixels at this width; a ramp shows it."""
     torch.manual_seed(0)
     upsampler = DySample(8, dynamic_scope=dynamic_scope).bfloat16()
-    perturb(upsampler)
-    x = torch.randn(1, 8, 3, 500).bfloat16()
-    grid = upsampler.sampling_grid(x)
-    assert grid.dtype == torch.float32
-    exact = copy.deepcopy(upsampler).double().sampling_grid(x.double())
-    pixels = (grid - exact).abs() * torch.tensor([500 / 2, 3 / 2])
-    assert pixels.max() < 0.01
+    nn.init.zeros_(upsampler.offset.weight)
+    with torch.no_grad():
+        upsampler.offset.bias.normal_()  # type: ignore[union-attr]
+    x = (torch.arange(500) % 2).bfloat16().expand(1, 8, 3, 500)
+    exact = copy.deepcopy(upsampler).double()(x.double())
+    assert (upsampler(x).double() - exact).abs().max() < 0.01
     with torch.autocast("cpu", dtype=torch.bfloat16):
-        under_autocast = copy.deepcopy(upsampler).float().sampling_grid(x.float())
-    assert ((under_autocast - exact).abs() * torch.tensor([250.0, 1.5])).max() < 0.01
+        under_autocast = copy.deepcopy(upsampler).float()(x.float())
+    assert (under_autocast - exact).abs().max() < 0.01
 
 
 @pytest.mark.parametrize(

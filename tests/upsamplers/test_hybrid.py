@@ -48,5 +48,7 @@ def test_starts_exactly_as_bilinear() -> None:
     assert torch.equal(Hybrid(4)(x), F.interpolate(x, scale_factor=2, mode="bilinear"))
 
 
-def test_number_of_parameters() -> None:
+def test_counts() -> None:
     assert num_parameters(Hybrid(5)) == 9 * 25 + 5 + 99
+    assert Hybrid(5, scale_factor=3).macs_per_pixel() == 9 * (4 * 5 + 9 * 25 + 98)
+    assert Hybrid(5, attention_kernel=3).macs_per_pixel() == 4 * (4 * 5 + 9 * 25 + 18)

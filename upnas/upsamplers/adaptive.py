@@ -35,6 +35,15 @@ class Adaptive(Switched):
         large: :class:`Bilinear`, or :class:`BilinearConv1x1` where C_out differs from C.
     """
 
+    formula = "transposed(x) if max(H, W) < threshold else bilinear(x)"
+    pitfalls = (
+        "Trained on crops and run on whole images it may use the arm that was not trained: "
+        "pin() it at the final resolution, as upnas does.",
+        "The choice depends on the shape: torch.compile guards on it, an export holds one arm.",
+    )
+    params_formula = "C*C_out*(2*s - s % 2)**2 + C_out + (0 if C_out == C else C*C_out + C_out)"
+    macs_formula = "C*C_out*(2*s - s % 2)**2"
+
     def __init__(
         self,
         channels: int,
@@ -53,6 +62,10 @@ class Adaptive(Switched):
     def upsample(self, x: Tensor, guide: Tensor | None) -> Tensor:
         y: Tensor = self.collapse(self.deciding_resolution(x))(x)
         return y
+
+    @override
+    def alternatives(self) -> tuple[Upsampler, ...]:
+        return self.small, self.large
 
     @override
     def collapse(self, resolution: tuple[int, int]) -> Upsampler:

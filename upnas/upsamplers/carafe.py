@@ -1,5 +1,6 @@
 from __future__ import annotations
 
+import math
 from typing import Annotated, Literal
 
 import torch
@@ -9,7 +10,7 @@ from torch import Tensor, nn
 from typing_extensions import override
 
 from upnas.upsamplers.base import Upsampler
-from upnas.upsamplers.reassembly import reassemble
+from upnas.upsamplers.functional.reassembly import reassemble
 
 
 class Carafe(Upsampler):
@@ -41,6 +42,25 @@ class Carafe(Upsampler):
     """
 
     keeps_channels = True
+
+    paper = "Wang et al., ICCV 2019, https://arxiv.org/abs/1905.02188"
+    formula = (
+        "y[Y, X] = sum_ij K[ij, Y, X] x[Y // s + i - r, X // s + j - r],  r = (k - 1) / 2\n"
+        "K = softmax over k*k of PixelShuffle(conv(W x))"
+    )
+    pitfalls = (
+        "The border is darker: the map is padded with zeros and kernels are not renormalised.",
+        "It starts as a k x k box blur.",
+        "Per input pixel s*s*k*k*C products: costly at high resolution and with large kernels.",
+    )
+    params_formula = (
+        "C * compressed_channels + compressed_channels"
+        " + (encoder_kernel**2 * compressed_channels + 1) * s**2 * kernel_size**2"
+    )
+    macs_formula = (
+        "C * compressed_channels"
+        " + (encoder_kernel**2 * compressed_channels + C) * s**2 * kernel_size**2"
+    )
 
     def __init__(
         self,
@@ -76,3 +96,10 @@ class Carafe(Upsampler):
         dtype = torch.promote_types(logits.dtype, torch.float32)
         kernels = logits.softmax(dim=1, dtype=dtype)  # (B, k*k, s*H, s*W)
         return reassemble(x, kernels, self.scale_factor)
+
+    @override
+    def macs_per_pixel(self) -> int:
+        compress, encode = self.compress, self.encode
+        prediction = math.prod(encode.kernel_size) * compress.out_channels * encode.out_channels
+        reassembly = encode.out_channels * self.channels
+        return self.channels * compress.out_channels + prediction + reassembly

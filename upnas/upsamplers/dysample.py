@@ -3,13 +3,13 @@ from __future__ import annotations
 import math
 from typing import Annotated, Literal
 
-import torch
 import torch.nn.functional as F
 from pydantic import Field
 from torch import Tensor, nn
 from typing_extensions import override
 
 from upnas.upsamplers.base import Upsampler
+from upnas.upsamplers.functional.sampling import sample
 
 
 class DySample(Upsampler):
@@ -28,7 +28,7 @@ class DySample(Upsampler):
 
     Positions are computed in float32 at least: in bfloat16 they would be off by more than a pixel
     on maps some 500 pixels wide. W1 starts from N(0, 1e-3) and W2 from zero, so the operator starts
-    as bilinear interpolation. The gradient of ``grid_sample`` is not deterministic on CUDA.
+    as bilinear interpolation.
 
     Args:
         channels: Channels C of input and output.
@@ -52,6 +52,20 @@ class DySample(Upsampler):
 
     keeps_channels = True
     keeps_constants = True
+
+    paper = "Liu et al., ICCV 2023, https://arxiv.org/abs/2308.15085"
+    formula = (
+        "y[Y, X] = x at the pixel's own position + o, bilinear, per group of channels\n"
+        "o = 0.25 W1 x   or   0.5 sigmoid(W2 x) * W1 x"
+    )
+    pitfalls = (
+        "Positions computed in bfloat16 are off by pixels on wide maps; here they are float32.",
+        "The authors call style pl with 8 groups DySample-S; it needs channels divisible by s*s.",
+        "It moves features and cannot filter them: what is not in the input is not in the output.",
+    )
+    params_formula = "2 * groups * s**2 * (C + 1)"
+    macs_formula = "2 * groups * s**2 * C + 4 * s**2 * C"
+    nondeterministic = "The gradient of the features is added up atomically, by grid_sample too."
 
     def __init__(
         self,
@@ -85,49 +99,17 @@ class DySample(Upsampler):
 
     @override
     def upsample(self, x: Tensor, guide: Tensor | None) -> Tensor:
-        b, c, h, w = x.shape
-        grid = self.sampling_grid(x)
-        # grid_sample wants one dtype, and groups are independent maps to it.
-        features = x.reshape(b * self.groups, c // self.groups, h, w).to(grid.dtype)
-        y = F.grid_sample(
-            features, grid, mode="bilinear", padding_mode="border", align_corners=False
-        )
-        return y.reshape(b, c, *grid.shape[1:3]).to(x.dtype)
+        features = x if self.style == "lp" else F.pixel_shuffle(x, self.scale_factor)
+        scope = None if self.scope is None else self.scope(features)
+        return sample(x, self.offset(features), scope, self.groups, self.scale_factor)
 
-    def sampling_grid(self, x: Tensor) -> Tensor:
-        """Return where each output pixel reads, as ``grid_sample`` expects it.
-
-        Args:
-            x: Features, (B, C, H, W).
-
-        Returns:
-            (x, y) positions in [-1, 1] between the outer edges of the map, (B * groups, s*H, s*W,
-            2), in float32 (float64 for float64 features).
-        """
-        h, w = x.shape[-2:]
-        height, width = self.scale_factor * h, self.scale_factor * w
-        offsets = self._offsets(x)
-        ys = (2 * torch.arange(height, device=x.device, dtype=offsets.dtype) + 1) / height - 1
-        xs = (2 * torch.arange(width, device=x.device, dtype=offsets.dtype) + 1) / width - 1
-        # A map spans 2 units: an input pixel is 2 / W wide and 2 / H high.
-        across = xs + offsets[:, 0] * (2 / w)
-        down = ys[:, None] + offsets[:, 1] * (2 / h)
-        return torch.stack([across, down], dim=-1).flatten(0, 1)
-
-    def _offsets(self, x: Tensor) -> Tensor:
-        """Offsets in input pixels, (B, 2, groups, s*H, s*W), in the dtype of the positions."""
-        dtype = torch.promote_types(x.dtype, torch.float32)
+    @override
+    def macs_per_pixel(self) -> int:
+        predictions = 1 if self.scope is None else 2
+        convolution = self.offset.in_channels * self.offset.out_channels
         if self.style == "pl":
-            x = F.pixel_shuffle(x, self.scale_factor)
-        offsets: Tensor = self.offset(x).to(dtype)
-        if self.scope is None:
-            offsets = 0.25 * offsets
-        else:
-            offsets = 0.5 * self.scope(x).to(dtype).sigmoid() * offsets
-        if self.style == "lp":
-            offsets = F.pixel_shuffle(offsets, self.scale_factor)
-        b, _, height, width = offsets.shape
-        return offsets.reshape(b, 2, self.groups, height, width)
+            convolution *= self.scale_factor**2
+        return predictions * convolution + 4 * self.scale_factor**2 * self.channels
 
     @override
     def extra_repr(self) -> str:

@@ -8,7 +8,6 @@ from torch import Tensor, nn
 from typing_extensions import override
 
 from upnas.upsamplers.base import Upsampler
-from upnas.upsamplers.interpolation import upsampled_size
 
 
 class Hybrid(Upsampler):
@@ -39,6 +38,15 @@ class Hybrid(Upsampler):
 
     keeps_channels = True
 
+    paper = "Attention: Woo et al., ECCV 2018, https://arxiv.org/abs/1807.06521"
+    formula = "u = bilinear(x), r = u + conv3x3(u)\ny = r * 2 sigmoid(conv7x7([mean_c r, max_c r]))"
+    pitfalls = (
+        "Convolves at the output resolution: s^2 times the cost of a 3x3 convolution of the input.",
+        "Zero padding marks the border once the weights are trained.",
+    )
+    params_formula = "9*C**2 + C + 2*attention_kernel**2 + 1"
+    macs_formula = "s**2 * (9*C**2 + 4*C + 2*attention_kernel**2)"
+
     def __init__(
         self,
         channels: int,
@@ -55,9 +63,15 @@ class Hybrid(Upsampler):
 
     @override
     def upsample(self, x: Tensor, guide: Tensor | None) -> Tensor:
-        size = upsampled_size(x, self.scale_factor)
+        size = self.upsampled_size(x)
         u = F.interpolate(x, size=size, mode="bilinear", align_corners=False)
         refined = u + self.refine(u)
         summary = torch.cat([refined.mean(1, keepdim=True), refined.amax(1, keepdim=True)], dim=1)
         y: Tensor = refined * (2 * torch.sigmoid(self.attend(summary)))
         return y
+
+    @override
+    def macs_per_pixel(self) -> int:
+        interpolation = 4 * self.channels
+        convolutions = self.refine.weight.numel() + self.attend.weight.numel()
+        return self.scale_factor**2 * (interpolation + convolutions)

@@ -23,8 +23,13 @@ class Projected(Upsampler):
         super().__init__(channels, upsampler.out_channels, scale_factor=upsampler.scale_factor)
         self.project = nn.Conv2d(channels, upsampler.channels, 1)
         self.upsampler = upsampler
+        self.guided = upsampler.guided
 
     @override
     def upsample(self, x: Tensor, guide: Tensor | None) -> Tensor:
         y: Tensor = self.upsampler(self.project(x), guide=guide)
         return y
+
+    @override
+    def macs_per_pixel(self) -> int:
+        return self.channels * self.upsampler.channels + self.upsampler.macs_per_pixel()

@@ -41,6 +41,7 @@ class Selector(Switched):
         channels: Channels C of the input.
         out_channels: Channels C_out of the output; None means C.
         scale_factor: Integer upsampling factor s.
+        guide_channels: Channels of the guide for guided arms; None means C.
         arms: Catalogue names, each once and with default parameters. Arms that keep channels get a
             1x1 convolution in front where C_out differs from C.
         temperature: Temperature tau at the start of training.
@@ -50,9 +51,23 @@ class Selector(Switched):
 
     Raises:
         CatalogueError: If an arm is unknown.
-        ValueError: If there are no arms, an arm comes twice or itself picks by resolution, or the
-            temperature is not positive.
+        ValueError: If there are no arms, an arm comes twice, or one cannot be an arm: it itself
+            picks by resolution, is left out by the decoder (deferred), or reads the image; or if
+            the temperature is not positive.
     """
+
+    paper = "Jang et al., ICLR 2017, https://arxiv.org/abs/1611.01144 (the gate's training)"
+    formula = "arm argmax_i pi_i(H, W), pi = softmax(MLP(log2 H, log2 W))"
+    pitfalls = (
+        "Training costs the time and memory of all arms.",
+        "Collapse a trained network before measuring or exporting it; traced as it is, all arms "
+        "run.",
+        "Without a penalty on cost the gate only sees the loss.",
+    )
+    params_formula = (
+        "C*C_out*(2*s - s % 2)**2 + C_out + (0 if C_out == C else C*C_out + C_out) + 82"
+    )
+    macs_formula = "C*C_out*(2*s - s % 2)**2"
 
     def __init__(
         self,
@@ -60,6 +75,7 @@ class Selector(Switched):
         out_channels: int | None = None,
         *,
         scale_factor: int = 2,
+        guide_channels: int | None = None,
         arms: Annotated[tuple[str, ...], Field(min_length=1, strict=False)] = (
             "bilinear",
             "transposed",
@@ -69,9 +85,10 @@ class Selector(Switched):
         super().__init__(channels, out_channels, scale_factor=scale_factor)
         if not arms or len(set(arms)) != len(arms):
             raise ValueError(f"Selector needs at least one arm and each only once; got {arms}.")
-        self.arms = nn.ModuleDict(
-            {name: _arm(name, channels, self.out_channels, scale_factor) for name in arms}
-        )
+        place = (channels, self.out_channels, scale_factor, guide_channels)
+        self.arms = nn.ModuleDict({name: _arm(name, *place) for name in arms})
+        self.guided = any(arm.guided for arm in self.alternatives())
+        self.guide_channels = channels if guide_channels is None else guide_channels
         self.gate = _Gate(len(arms))
         self.set_temperature(temperature)
         self._costs: dict[tuple[int, int], tuple[float, ...]] = {}
@@ -106,11 +123,12 @@ class Selector(Switched):
         return probabilities
 
     @override
+    def alternatives(self) -> tuple[Upsampler, ...]:
+        return tuple(arm for arm in self.arms.values() if isinstance(arm, Upsampler))
+
+    @override
     def collapse(self, resolution: tuple[int, int]) -> Upsampler:
-        names = list(self.arms)
-        arm = self.arms[names[int(self.gate(resolution).argmax())]]
-        assert isinstance(arm, Upsampler)
-        return arm
+        return self.alternatives()[int(self.gate(resolution).argmax())]
 
     def set_arm_costs(self, resolution: tuple[int, int], costs_ms: Sequence[float]) -> None:
         """Store the measured latency of every arm for inputs of this (H, W).
@@ -178,14 +196,25 @@ def _weighted_sum(weights: Tensor, outputs: list[Tensor]) -> Tensor:
     return total
 
 
-def _arm(name: str, channels: int, out_channels: int, scale_factor: int) -> Upsampler:
+def _arm(
+    name: str, channels: int, out_channels: int, scale_factor: int, guide_channels: int | None
+) -> Upsampler:
     # The catalogue lists this file's class, so it can only be asked at run time.
-    from upnas.upsamplers import build_upsampler, find_upsampler
+    from upnas.upsamplers.catalogue import build_upsampler, find_upsampler
 
     kind = find_upsampler(name)
     if issubclass(kind, Switched):
         raise ValueError(f"Selector: arm {name!r} itself picks by resolution; name its arms here.")
-    if kind.keeps_channels and out_channels != channels:
-        inner = build_upsampler(name, out_channels, scale_factor=scale_factor)
-        return Projected(channels, inner)
-    return build_upsampler(name, channels, out_channels, scale_factor=scale_factor)
+    if kind.deferred:
+        raise ValueError(f"Selector: arm {name!r} is left out by the decoder; it is no arm.")
+    if kind.guided and kind.guide_source == "image":
+        raise ValueError(f"Selector: arm {name!r} reads the image; arms read the encoder skip.")
+    projects = kind.keeps_channels and out_channels != channels
+    arm = build_upsampler(
+        name,
+        out_channels if projects else channels,
+        out_channels,
+        scale_factor=scale_factor,
+        guide_channels=guide_channels,
+    )
+    return Projected(channels, arm) if projects else arm

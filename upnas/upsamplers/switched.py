@@ -3,6 +3,7 @@ from __future__ import annotations
 from abc import abstractmethod
 
 from torch import Tensor
+from typing_extensions import override
 
 from upnas.upsamplers.base import Upsampler
 
@@ -12,6 +13,15 @@ class Switched(Upsampler):
 
     #: The resolution that decides instead of the input's own, see :meth:`pin`.
     pinned: tuple[int, int] | None = None
+
+    @abstractmethod
+    def alternatives(self) -> tuple[Upsampler, ...]:
+        """All arms."""
+
+    @override
+    def macs_per_pixel(self) -> int:
+        """Those of the costliest arm: which one runs depends on the resolution."""
+        return max(arm.macs_per_pixel() for arm in self.alternatives())
 
     @abstractmethod
     def collapse(self, resolution: tuple[int, int]) -> Upsampler:

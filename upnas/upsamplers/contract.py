@@ -1,0 +1,175 @@
+"""What is checked of an upsampler from outside this package before it is used.
+
+The same promises that the tests of this package hold the catalogue to, on maps of a few pixels, so
+that a mistake shows before a search starts and not in its tenth trial. Exporting and compiling take
+seconds and are left out; the search measures exportability anyway.
+"""
+
+from __future__ import annotations
+
+import inspect
+from collections.abc import Iterator
+from contextlib import contextmanager
+from typing import Any, Final, NoReturn
+
+import torch
+from torch import Tensor
+
+from upnas.upsamplers.base import CatalogueError, Upsampler
+
+#: Divisible by what operators usually divide channels by: groups, and the s*s of a shuffle.
+CHANNELS: Final = 36
+SIZES: Final = ((1, 1), (5, 7))
+#: Arguments that the place in the network decides, not the search space.
+STRUCTURAL: Final = frozenset({"scale_factor", "spatial_dims", "guide_channels"})
+
+
+def check_contract(kind: type[Upsampler]) -> None:
+    """Build an upsampler with its defaults, run it on small maps and hold it to the contract.
+
+    Checks the signature of ``__init__``, shapes and explicit sizes, that gradients reach the input
+    and every parameter, that eval mode is deterministic and independent
+    of the rest of the batch and of the memory format, that a state dict brings the same function
+    back, and what the class promises of itself (``keeps_channels``, ``keeps_constants``,
+    ``scales``). torch's random state is left alone.
+
+    Args:
+        kind: The class.
+
+    Raises:
+        CatalogueError: If it breaks the contract, saying how.
+    """
+    with torch.random.fork_rng(devices=[]), torch.device("cpu"):
+        torch.default_generator.manual_seed(0)
+        _check_signature(kind)
+        for scale in sorted(kind.scales or {2, 3}):
+            upsampler = _build(kind, scale_factor=scale)
+            for check in (_check_shapes, _check_macs, _check_gradients, _check_eval):
+                check(upsampler)
+        if not kind.keeps_channels:
+            _check_shapes(_build(kind, CHANNELS // 2, scale_factor=scale))
+
+
+def _check_signature(kind: type[Upsampler]) -> None:
+    arguments = dict(inspect.signature(kind.__init__).parameters)
+    arguments.pop("self", None)
+    names = list(arguments)
+    if names[:2] != ["channels", "out_channels"] or arguments["out_channels"].default is not None:
+        _refuse(kind, "__init__ must begin with (self, channels, out_channels=None, *, ...)")
+    if "scale_factor" not in names:
+        _refuse(kind, "__init__ has no keyword-only scale_factor")
+    for name in names[2:]:
+        argument = arguments[name]
+        if argument.kind is not argument.KEYWORD_ONLY:
+            _refuse(kind, f"argument {name!r} of __init__ must be keyword-only, behind a *")
+        if argument.default is argument.empty:
+            _refuse(kind, f"argument {name!r} of __init__ needs a default")
+        if name not in STRUCTURAL and argument.annotation is argument.empty:
+            _refuse(kind, f"argument {name!r} of __init__ needs a type: the YAML is checked by it")
+
+
+def _build(
+    kind: type[Upsampler], out_channels: int | None = None, *, scale_factor: int
+) -> Upsampler:
+    with _blame(kind, f"building it with {CHANNELS} channels, scale_factor={scale_factor}"):
+        return kind(CHANNELS, out_channels, scale_factor=scale_factor)
+
+
+def _check_shapes(upsampler: Upsampler) -> None:
+    s = upsampler.scale_factor
+    for height, width in SIZES:
+        x = torch.randn(2, CHANNELS, height, width)
+        y = _run(upsampler, x)
+        wanted = (2, upsampler.out_channels, s * height, s * width)
+        if tuple(y.shape) != wanted:
+            _refuse(upsampler, f"{tuple(x.shape)} became {tuple(y.shape)}, not {wanted}")
+        if y.dtype != x.dtype:
+            _refuse(upsampler, f"a {x.dtype} input gave a {y.dtype} output")
+    with _blame(upsampler, "an explicit odd size"):
+        size = (s * height - s + 1, s * width)
+        cropped = upsampler(x, size=size, guide=_guide(upsampler, x, size))
+    if tuple(cropped.shape[2:]) != size:
+        _refuse(upsampler, f"size={size} gave {tuple(cropped.shape[2:])}; do not override forward")
+
+
+def _check_macs(upsampler: Upsampler) -> None:
+    with _blame(upsampler, "macs_per_pixel()"):
+        if upsampler.macs_per_pixel() < 0:
+            _refuse(upsampler, "macs_per_pixel() is negative")
+
+
+def _check_gradients(upsampler: Upsampler) -> None:
+    _perturb(upsampler)
+    upsampler.train()
+    x = torch.randn(2, CHANNELS, *SIZES[-1], requires_grad=True)
+    for _ in range(8):  # several draws, for operators that choose at random
+        y = _run(upsampler, x)
+        torch.autograd.backward((y * torch.randn_like(y)).sum())
+    for name, tensor in [("the input", x), *upsampler.named_parameters()]:
+        if tensor.grad is None or not tensor.grad.any():
+            _refuse(upsampler, f"no gradient reaches {name}")
+        if not torch.isfinite(tensor.grad).all():
+            _refuse(upsampler, f"the gradient of {name} is not finite")
+
+
+@torch.no_grad()
+def _check_eval(upsampler: Upsampler) -> None:
+    upsampler.eval()
+    x = torch.randn(2, CHANNELS, *SIZES[-1])
+    guide = _guide(upsampler, x)
+    y = _run(upsampler, x, guide)
+
+    def expect(same: Tensor, what: str, tolerance: float = 1e-4) -> None:
+        largest = max(1.0, float(y.abs().max()))
+        if not torch.allclose(same.float(), y, rtol=0, atol=tolerance * largest):
+            _refuse(upsampler, f"in eval mode {what}")
+
+    expect(_run(upsampler, x, guide), "two runs on one input differ")
+    first = _run(upsampler, x[:1], None if guide is None else guide[:1])
+    expect(torch.cat([first, y[1:]]), "the output depends on the rest of the batch")
+    last = x.to(memory_format=torch.channels_last)
+    expect(_run(upsampler, last, guide), "a channels_last input gives another output")
+    other = _build(type(upsampler), scale_factor=upsampler.scale_factor).eval()
+    with _blame(upsampler, "loading its own state_dict"):
+        other.load_state_dict(upsampler.state_dict())
+    expect(_run(other, x, guide), "a copy with the same state_dict gives another output")
+    if upsampler.keeps_constants:
+        y = _run(upsampler, x[:, :, :1, :1].expand_as(x), guide)
+        expect(y[:, :, :1, :1].expand_as(y), "a constant does not stay constant (keeps_constants)")
+
+
+def _run(upsampler: Upsampler, x: Tensor, guide: Tensor | None = None) -> Tensor:
+    if guide is None:
+        guide = _guide(upsampler, x)
+    with _blame(upsampler, f"running it on {tuple(x.shape)}"):
+        y: Tensor = upsampler(x, guide=guide)
+    return y
+
+
+def _guide(upsampler: Upsampler, x: Tensor, size: tuple[int, ...] | None = None) -> Tensor | None:
+    if not upsampler.guided:
+        return None
+    channels: Any = getattr(upsampler, "guide_channels", CHANNELS)
+    return torch.randn(len(x), channels, *(size or upsampler.upsampled_size(x)))
+
+
+@torch.no_grad()
+def _perturb(upsampler: Upsampler) -> None:
+    """Leave the zeros of the initial weights, behind which gradients vanish."""
+    for parameter in upsampler.parameters():
+        parameter.add_(torch.randn_like(parameter), alpha=0.1)
+
+
+@contextmanager
+def _blame(kind: type[Upsampler] | Upsampler, doing: str) -> Iterator[None]:
+    try:
+        yield
+    except CatalogueError:
+        raise
+    except Exception as error:  # whatever a stranger's code raises
+        _refuse(kind, f"{doing} raised {type(error).__name__}: {error}")
+
+
+def _refuse(kind: type[Upsampler] | Upsampler, reason: str) -> NoReturn:
+    name = kind.__name__ if isinstance(kind, type) else type(kind).__name__
+    raise CatalogueError(f"{name} breaks the contract: {reason}.")

@@ -1,0 +1,1 @@
+"""What several upsamplers compute alike, as functions of tensors."""

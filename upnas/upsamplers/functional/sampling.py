@@ -1,0 +1,116 @@
+"""Bilinear reads of a map at predicted positions, which DySample, DLU and FreqFusion share.
+
+Positions are in pixels: 0 is the centre of the first row or column. They are computed in float32
+at least: in bfloat16 they would be off by more than a pixel on maps some 500 pixels wide. A read
+outside the map reads its border.
+"""
+
+from __future__ import annotations
+
+import torch
+import torch.nn.functional as F
+from torch import Tensor
+
+from upnas.upsamplers.functional import triton_reassembly, triton_sampling
+
+
+def sample(x: Tensor, offset: Tensor, scope: Tensor | None, groups: int, s: int) -> Tensor:
+    """Upsample by reading every output pixel at its own position plus a predicted offset.
+
+    Args:
+        x: Features, (B, C, H, W), C divisible by ``groups``.
+        offset: See :func:`positions`.
+        scope: See :func:`positions`.
+        groups: Groups of channels that move together.
+        s: Upsampling factor.
+
+    Returns:
+        (B, C, s*H, s*W) in the dtype and the memory format of ``x``; channels_last from Triton.
+    """
+    if triton_reassembly.usable(x):
+        y: Tensor = triton_sampling.sample(x, offset, scope, groups, s)
+        return y
+    rows, columns = positions(offset, scope, groups, s)
+    return sample_at(x, rows, columns)
+
+
+def positions(offset: Tensor, scope: Tensor | None, groups: int, s: int) -> tuple[Tensor, Tensor]:
+    """Return where output (Y, X) of each group reads.
+
+    With the raw predictions o and g, in pixels of the input::
+
+        row    (Y + 1/2) / s - 1/2 + 0.25 o_y        or + 0.5 sigmoid(g_y) o_y
+        column (X + 1/2) / s - 1/2 + 0.25 o_x        or + 0.5 sigmoid(g_x) o_x
+
+    Args:
+        offset: o, its channels x before y, each by group: (B, 2 * groups, s*H, s*W), or with the
+            s*s phases innermost as a pixel shuffle reads them, (B, 2 * groups * s*s, H, W).
+        scope: g, likewise; None: static scope.
+        groups: Number of groups.
+        s: Upsampling factor.
+
+    Returns:
+        Rows and columns, each (B, groups, s*H, s*W), in float32 (float64 for float64 offsets).
+    """
+    dtype = torch.promote_types(offset.dtype, torch.float32)
+    reach = 0.25 if scope is None else 0.5 * scope.to(dtype).sigmoid()
+    moves = reach * offset.to(dtype)
+    if moves.shape[1] != 2 * groups:
+        moves = F.pixel_shuffle(moves, s)
+    height, width = moves.shape[-2:]
+    ys = (torch.arange(height, device=moves.device, dtype=dtype) + 0.5) / s - 0.5
+    xs = (torch.arange(width, device=moves.device, dtype=dtype) + 0.5) / s - 0.5
+    across, down = moves.chunk(2, dim=1)
+    return down + ys[:, None], across + xs
+
+
+def sample_at(x: Tensor, rows: Tensor, columns: Tensor) -> Tensor:
+    """Read a map bilinearly, one position per output pixel and group of channels.
+
+    Args:
+        x: (B, C, H, W), C divisible by the number of groups.
+        rows: (B, groups, Y, X), in pixels, in float32 at least.
+        columns: (B, groups, Y, X), likewise.
+
+    Returns:
+        (B, C, Y, X) in the dtype and the memory format of ``x``.
+    """
+    channels_last = not x.is_contiguous() and x.is_contiguous(memory_format=torch.channels_last)
+    if channels_last and x.device.type == "cpu" and not torch.compiler.is_compiling():
+        return _sample_rows(x, rows, columns)
+    (b, c, h, w), groups = x.shape, rows.shape[1]
+    # A map spans 2 units for grid_sample, -1 and 1 being its outer edges.
+    across, down = (columns + 0.5) * (2 / w) - 1, (rows + 0.5) * (2 / h) - 1
+    grid = torch.stack([across, down], dim=-1).flatten(0, 1)
+    # It wants one dtype, and groups are independent maps to it.
+    maps = x.reshape(b * groups, c // groups, h, w).to(grid.dtype)
+    y = F.grid_sample(maps, grid, mode="bilinear", padding_mode="border", align_corners=False)
+    y = y.reshape(b, c, *rows.shape[2:]).to(x.dtype)
+    return y.contiguous(memory_format=torch.channels_last) if channels_last else y
+
+
+def _sample_rows(x: Tensor, rows: Tensor, columns: Tensor) -> Tensor:
+    """:func:`sample_at` for channels_last, as a weighted sum of four rows of a table of pixels.
+
+    grid_sample makes NCHW; turning its output around would take as long as itself.
+    """
+    (b, c, h, w), groups = x.shape, rows.shape[1]
+    down = rows.permute(0, 2, 3, 1).clamp(0, h - 1)  # (B, Y, X, groups)
+    across = columns.permute(0, 2, 3, 1).clamp(0, w - 1)
+    top, left = down.floor().clamp(max=max(h - 2, 0)), across.floor().clamp(max=max(w - 2, 0))
+    vertical = torch.stack([1 - (down - top), down - top], dim=-1)
+    horizontal = torch.stack([1 - (across - left), across - left], dim=-1)
+    weights = vertical[..., :, None] * horizontal[..., None, :]
+    # The table is (B, H, W, groups) times the channels of a group; a side of 1 has no neighbour.
+    image = torch.arange(b, device=x.device)[:, None, None, None]
+    first = ((image * h + top.long()) * w + left.long()) * groups
+    below, right = (w * groups if h > 1 else 0), (groups if w > 1 else 0)
+    corners = torch.tensor([0, right, below, below + right], device=x.device)
+    corners = corners + torch.arange(groups, device=x.device)[:, None]
+    y = F.embedding_bag(
+        (first[..., None] + corners).reshape(-1, 4),
+        x.permute(0, 2, 3, 1).reshape(-1, c // groups).to(weights.dtype),
+        mode="sum",
+        per_sample_weights=weights.reshape(-1, 4),
+    )
+    return y.view(b, *rows.shape[2:], c).permute(0, 3, 1, 2).to(x.dtype)
