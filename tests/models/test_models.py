@@ -7,10 +7,12 @@ from typing import Any
 import pytest
 import torch
 import torch.nn.functional as F
-from torch import nn
+from torch import Tensor, nn
 
 from upnas.errors import SpaceError
 from upnas.models import DECODERS, build_model, decoder_of, describe_stages, rebuild_model
+from upnas.models.super_resolution import SuperResolution
+from upnas.models.unet import UNet, UNetStage
 from upnas.records import (
     Candidate,
     EncoderSpec,
@@ -19,7 +21,7 @@ from upnas.records import (
     TrialRecord,
     TrialState,
 )
-from upnas.upsamplers import UPSAMPLERS
+from upnas.upsamplers import UPSAMPLERS, GuidedUpsampler
 
 from .helpers import SEGMENTATION, SMALL_ENCODER, sr, sr_signature, unet
 
@@ -52,6 +54,10 @@ def test_unet_keeps_the_size(name: str) -> None:
 def test_every_upsampler_in_every_stage_learns(decoder: str, name: str) -> None:
     task = SEGMENTATION if decoder == "unet" else sr_signature(4)
     candidate = (unet if decoder == "unet" else sr)(name, name)
+    if decoder == "sr" and UPSAMPLERS[name].guided:
+        with pytest.raises(ValueError, match="is guided, but there is no guide here"):
+            build_model(candidate, task)
+        return
     model = build_model(candidate, task).train()
     torch.manual_seed(0)
     with torch.no_grad():  # away from zeros, behind which gradients vanish
@@ -81,6 +87,66 @@ def test_a_unet_has_stages_where_the_encoder_has_no_skip() -> None:
     spec = EncoderSpec(name="test_convnext", depth=1)  # its first feature is at stride 4
     stages = describe_stages(ModelSpec(decoder="unet", encoder=spec), SEGMENTATION)
     assert [(info.label, info.skip_channels) for info in stages] == [("4->2", 0), ("2->1", 0)]
+
+
+class Recorder(GuidedUpsampler):
+    """Nearest interpolation that remembers its guide."""
+
+    def upsample(self, x: Tensor, guide: Tensor | None) -> Tensor:
+        self.seen = guide
+        return F.interpolate(x, scale_factor=2.0)
+
+
+class ImageRecorder(Recorder):
+    guide_source = "image"
+
+
+@pytest.mark.parametrize("kind", [Recorder, ImageRecorder])
+@pytest.mark.parametrize("encoder", ["mobilenetv3_small_050", "test_convnext"])
+def test_guided_upsamplers_get_the_skip_or_the_image(encoder: str, kind: type[Recorder]) -> None:
+    depth = 2 if encoder == "mobilenetv3_small_050" else 1
+    candidate = unet("nearest", "nearest", encoder=EncoderSpec(name=encoder, depth=depth))
+    model = build_model(candidate, SEGMENTATION).eval()
+    assert isinstance(model, UNet)
+    deep, shallow = kind(8), kind(16)
+    model.stages[0].upsampler, model.stages[1].upsampler = deep, shallow
+    image = torch.randn(1, 3, 13, 10)
+    model(image)
+    # A last stage has no skip, and this convnext's first feature is at stride 4: no skip at all.
+    has_skip = kind is Recorder and depth == 2
+    half = F.avg_pool2d(image, 2, ceil_mode=True)
+    expected = model.encoder(image)[0] if has_skip else half
+    assert deep.seen is not None
+    torch.testing.assert_close(deep.seen[:, :, :7, :5], expected)
+    assert shallow.seen is not None
+    torch.testing.assert_close(shallow.seen[:, :, :13], image)
+
+
+def test_a_deferred_unet_stays_small_and_is_enlarged_once() -> None:
+    model = build_model(unet("deferred", "nearest"), SEGMENTATION).eval()
+    assert isinstance(model, UNet)
+    image = torch.randn(2, 3, 13, 10)
+    skip, deepest = model.encoder(image)  # strides 2 and 4
+    pooled = F.avg_pool2d(skip, 2, ceil_mode=True)  # without padding: averages of what is there
+    deep, shallow = model.stages
+    assert isinstance(deep, UNetStage)
+    assert isinstance(shallow, UNetStage)
+    y = deep.block(torch.cat([deepest, pooled], dim=1))  # still at stride 4
+    y = model.head(shallow.block(F.interpolate(y, scale_factor=2.0)[..., :7, :5]))
+    expected = F.interpolate(y, scale_factor=2.0, mode="bilinear")[..., :13, :10]
+    torch.testing.assert_close(model(image), expected)
+
+
+def test_a_deferred_super_resolution_network_works_at_low_resolution() -> None:
+    model = build_model(sr("deferred", "deferred"), sr_signature(4)).eval()
+    assert isinstance(model, SuperResolution)
+    x = torch.rand(1, 3, 5, 6)
+    features = model.stem(x)
+    residual = model.head(features + model.trunk(features))
+    expected = F.interpolate(x, scale_factor=4.0, mode="bicubic") + F.interpolate(
+        residual, scale_factor=4.0, mode="bilinear"
+    )
+    torch.testing.assert_close(model(x), expected)
 
 
 @pytest.mark.parametrize("scale", [2, 4])

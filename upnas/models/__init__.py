@@ -13,7 +13,7 @@ from typing import Final
 from torch import Tensor, nn
 
 from upnas.errors import SpaceError, suggest_name
-from upnas.models.base import Decoder, StageInfo
+from upnas.models.base import Decoder, StageInfo, build_upsampler_of
 from upnas.models.super_resolution import SuperResolution
 from upnas.models.unet import UNet
 from upnas.records import Candidate, ModelSpec, TaskSignature
@@ -90,6 +90,7 @@ __all__ = [
     "Decoder",
     "StageInfo",
     "build_model",
+    "build_upsampler_of",
     "decoder_of",
     "describe_stages",
     "rebuild_model",

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 import zlib
 from abc import ABC, abstractmethod
 from collections.abc import Iterator, Sequence
@@ -14,7 +15,7 @@ from torch import nn
 
 from upnas.errors import SpaceError
 from upnas.records import Candidate, ModelSpec, Record, StageChoice, TaskSignature
-from upnas.upsamplers import Upsampler, build_upsampler
+from upnas.upsamplers import Bilinear, Upsampler, build_upsampler, find_upsampler
 
 
 @dataclass(frozen=True, slots=True)
@@ -28,6 +29,8 @@ class StageInfo:
         out_channels: Channels that leave the stage.
         scale_factor: The upsampler's factor.
         scale_in: Feature side / network input side at the stage's entry (1/16 for stride 16).
+        image_channels: Channels of the image that the decoder passes to guided upsamplers which
+            want it, or have no skip; 0 where it passes none.
     """
 
     label: str
@@ -36,6 +39,7 @@ class StageInfo:
     out_channels: int
     scale_factor: int
     scale_in: float
+    image_channels: int = 0
 
 
 class Decoder(nn.Module, ABC):
@@ -72,6 +76,24 @@ class Decoder(nn.Module, ABC):
         """
 
 
+def build_upsampler_of(info: StageInfo, choice: StageChoice) -> Upsampler:
+    """Build the upsampler that a stage chose.
+
+    Raises:
+        CatalogueError: If the upsampler or a parameter is unknown.
+        ValueError: If the upsampler cannot work at this stage.
+    """
+    skip = find_upsampler(choice.upsampler).guide_source == "skip"
+    parameters: dict[str, Any] = dict(choice.parameters)
+    return build_upsampler(
+        choice.upsampler,
+        info.channels,
+        scale_factor=info.scale_factor,
+        guide_channels=(info.skip_channels if skip else 0) or info.image_channels,
+        **parameters,
+    )
+
+
 def build_upsamplers(
     stages: Sequence[StageInfo], choices: Sequence[StageChoice], seed: int
 ) -> list[Upsampler]:
@@ -88,14 +110,15 @@ def build_upsamplers(
         )
     upsamplers = []
     for number, (info, choice) in enumerate(zip(stages, choices, strict=True), 1):
-        parameters: dict[str, Any] = dict(choice.parameters)
         with seeded(seed, f"upsampler{number}"):
-            upsamplers.append(
-                build_upsampler(
-                    choice.upsampler, info.channels, scale_factor=info.scale_factor, **parameters
-                )
-            )
+            upsamplers.append(build_upsampler_of(info, choice))
     return upsamplers
+
+
+def deferred_enlargement(upsamplers: Sequence[Upsampler], out_channels: int) -> Bilinear | None:
+    """What makes up for deferred upsamplers at a decoder's output; None where there are none."""
+    factor = math.prod(u.scale_factor for u in upsamplers if u.deferred)
+    return Bilinear(out_channels, scale_factor=factor) if factor > 1 else None
 
 
 @contextmanager

@@ -14,7 +14,13 @@ from pydantic import Field
 from torch import Tensor, nn
 
 from upnas.errors import SpaceError
-from upnas.models.base import Decoder, StageInfo, build_upsamplers, seeded
+from upnas.models.base import (
+    Decoder,
+    StageInfo,
+    build_upsamplers,
+    deferred_enlargement,
+    seeded,
+)
 from upnas.records import Candidate, ModelSpec, Record, TaskSignature
 
 
@@ -65,7 +71,9 @@ class SuperResolution(Decoder):
                 *(ResidualBlock(options.channels) for _ in range(options.num_blocks)),
                 nn.Conv2d(options.channels, options.channels, 3, padding=1),
             )
-        self.stages = nn.ModuleList(build_upsamplers(stages, candidate.stages, seed))
+        upsamplers = build_upsamplers(stages, candidate.stages, seed)
+        self.stages = nn.ModuleList(upsamplers)
+        self.enlargement = deferred_enlargement(upsamplers, task.out_channels)
         with seeded(seed, "head"):
             self.head = nn.Conv2d(options.channels, task.out_channels, 3, padding=1)
 
@@ -74,11 +82,14 @@ class SuperResolution(Decoder):
         features = self.stem(x)
         features = features + self.trunk(features)
         for upsampler in self.stages:
-            features = upsampler(features)
+            features = features if upsampler.deferred else upsampler(features)
+        y = self.head(features)
+        if self.enlargement is not None:
+            y = self.enlargement(y)
         enlarged = F.interpolate(
             x, scale_factor=float(self.scale_factor), mode="bicubic", align_corners=False
         )
-        return enlarged + self.head(features)  # type: ignore[no-any-return]
+        return enlarged + y  # type: ignore[no-any-return]
 
     @staticmethod
     def describe(model: ModelSpec, task: TaskSignature) -> tuple[StageInfo, ...]:

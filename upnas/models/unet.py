@@ -11,13 +11,21 @@ import math
 from typing import Annotated
 
 import torch
+import torch.nn.functional as F
 from pydantic import Field, PositiveInt
 from torch import Tensor, nn
 
 from upnas.errors import SpaceError
-from upnas.models.base import Decoder, StageInfo, build_upsamplers, seeded
+from upnas.models.base import (
+    Decoder,
+    StageInfo,
+    build_upsamplers,
+    deferred_enlargement,
+    seeded,
+)
 from upnas.models.encoder import Encoder, EncoderInfo, encoder_info
 from upnas.records import Candidate, ModelSpec, Record, TaskSignature
+from upnas.upsamplers import Upsampler
 
 
 class UNetOptions(Record):
@@ -45,14 +53,20 @@ def _block(in_channels: int, out_channels: int, num_convs: int) -> nn.Sequential
 class UNetStage(nn.Module):
     """Upsampler, concatenation with the skip, convolution block."""
 
-    def __init__(self, info: StageInfo, upsampler: nn.Module, num_convs: int):
+    def __init__(self, info: StageInfo, upsampler: Upsampler, num_convs: int):
         super().__init__()
         self.upsampler = upsampler
         self.block = _block(info.channels + info.skip_channels, info.out_channels, num_convs)
 
-    def forward(self, x: Tensor, size: tuple[int, int], skip: Tensor | None) -> Tensor:
-        """(B, C, ceil(h / 2), ceil(w / 2)) -> (B, C_out, h, w) with (h, w) = size."""
-        x = self.upsampler(x, size=size, guide=skip)
+    def forward(
+        self, x: Tensor, size: tuple[int, int], skip: Tensor | None, guide: Tensor | None
+    ) -> Tensor:
+        """(B, C, ceil(h / 2), ceil(w / 2)) -> (B, C_out, h, w) with (h, w) = size.
+
+        A deferred upsampler is left out: x has come in at (h, w) already.
+        """
+        if not self.upsampler.deferred:
+            x = self.upsampler(x, size=size, guide=guide)
         if skip is not None:
             x = torch.cat((x, skip), dim=1)
         return self.block(x)  # type: ignore[no-any-return]
@@ -88,6 +102,7 @@ class UNet(Decoder):
                 self.stages.append(UNetStage(info, upsampler, options.num_convs))
         with seeded(seed, "head"):
             self.head = nn.Conv2d(stages[-1].out_channels, task.out_channels, 1)
+        self.enlargement = deferred_enlargement(upsamplers, task.out_channels)
 
     def forward(self, x: Tensor) -> Tensor:
         """Return the logits at the input's resolution."""
@@ -95,11 +110,23 @@ class UNet(Decoder):
         features = dict(zip(self.encoder.info.reductions, self.encoder(x), strict=True))
         reduction = self.encoder.info.reductions[-1]
         y = features[reduction]
+        lag = 1  # how many times smaller the maps are than they would be without deferring
         for stage in self.stages:
+            assert isinstance(stage, UNetStage)
+            upsampler = stage.upsampler
             reduction //= 2
-            size = (math.ceil(height / reduction), math.ceil(width / reduction))
-            y = stage(y, size, features.get(reduction))
-        return self.head(y)  # type: ignore[no-any-return]
+            lag *= upsampler.scale_factor if upsampler.deferred else 1
+            stride = reduction * lag
+            size = (math.ceil(height / stride), math.ceil(width / stride))
+            skip = features.get(reduction)
+            skip = None if skip is None else _shrink(skip, lag)
+            wants_image = skip is None or upsampler.guide_source == "image"
+            guide = _shrink(x, stride) if upsampler.guided and wants_image else skip
+            y = stage(y, size, skip, guide)
+        logits: Tensor = self.head(y)
+        if self.enlargement is not None:
+            logits = self.enlargement(logits, size=(height, width))
+        return logits
 
     @staticmethod
     def describe(model: ModelSpec, task: TaskSignature) -> tuple[StageInfo, ...]:
@@ -129,11 +156,18 @@ class UNet(Decoder):
                 f"{model.encoder.name!r} with depth {model.encoder.depth} gives "
                 f"{len(reductions)} stages ({' '.join(f'{2 * r}->{r}' for r in reductions)})."
             )
-        return _stages(info, reductions, chosen)
+        return _stages(info, reductions, chosen, task.in_channels)
+
+
+def _shrink(x: Tensor, factor: int) -> Tensor:
+    """(B, C, H, W) -> (B, C, ceil(H / factor), ceil(W / factor)), by averages of what is there."""
+    if factor == 1:
+        return x
+    return F.avg_pool2d(x, factor, ceil_mode=True, count_include_pad=False)
 
 
 def _stages(
-    info: EncoderInfo, reductions: list[int], chosen: tuple[int, ...] | None
+    info: EncoderInfo, reductions: list[int], chosen: tuple[int, ...] | None, image_channels: int
 ) -> tuple[StageInfo, ...]:
     """One stage down to each reduction, with the chosen output channels or the default ones."""
     skips = dict(zip(info.reductions, info.channels, strict=True))
@@ -150,6 +184,7 @@ def _stages(
                 out_channels=out_channels,
                 scale_factor=2,
                 scale_in=1 / (2 * reduction),
+                image_channels=image_channels,
             )
         )
         channels = out_channels

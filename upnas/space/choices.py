@@ -6,16 +6,16 @@ import itertools
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from functools import cached_property
-from typing import Any
+from pathlib import Path
 
 import torch
 
-from upnas.models import StageInfo
+from upnas.models import StageInfo, build_upsampler_of
 from upnas.records import StageChoice, Value
 from upnas.space.entries import Entry, default_parameters, read_entry
 from upnas.space.schema import StageConfig, StageKey
 from upnas.space.source import Mistake, YamlPath
-from upnas.upsamplers import CatalogueError, build_upsampler
+from upnas.upsamplers import CatalogueError
 
 ParameterValues = Mapping[str, tuple[Value, ...]]
 
@@ -67,7 +67,7 @@ def default_choice(upsampler: str) -> StageChoice:
 
 
 def resolve_stages(
-    config: Mapping[StageKey, StageConfig], infos: Sequence[StageInfo] | None
+    config: Mapping[StageKey, StageConfig], infos: Sequence[StageInfo] | None, folder: Path
 ) -> tuple[tuple[Stage, ...], list[Mistake]]:
     """Fill every stage from its own entry and from `default`.
 
@@ -78,12 +78,13 @@ def resolve_stages(
         config: `stages` of the YAML.
         infos: The decoder's stages; None where the model is wrong, then names and values are
             checked alone.
+        folder: Where relative paths in upsamplers' names begin.
 
     Returns:
         The stages, empty where there are mistakes, and the mistakes.
     """
     mistakes: list[Mistake] = []
-    entries = {key: read_entry(key, entry, mistakes) for key, entry in config.items()}
+    entries = {key: read_entry(key, entry, mistakes, folder) for key, entry in config.items()}
     if not mistakes:
         mistakes += _unused_parameters(entries)
     if infos is None:
@@ -187,11 +188,8 @@ def _refusal(choice: UpsamplerChoice, info: StageInfo) -> str | None:
     """Why an upsampler cannot be built with the stage's shapes; None where it can."""
     with torch.device("meta"):  # shapes alone: no weights are allocated
         for option in choice.options():
-            parameters: dict[str, Any] = dict(option.parameters)
             try:
-                build_upsampler(
-                    choice.name, info.channels, scale_factor=info.scale_factor, **parameters
-                )
+                build_upsampler_of(info, option)
             except (ValueError, CatalogueError) as error:
                 return str(error)
     return None
