@@ -65,14 +65,19 @@ class StageChoice(Record):
     upsampler: str
     parameters: Settings = ()
 
+    @property
+    def name(self) -> str:
+        """The upsampler's name; the class alone of ``package.module:Class``, ``file.py:Class``."""
+        return self.upsampler.rpartition(":")[2]
+
     def __str__(self) -> str:
         if not self.parameters:
-            return self.upsampler
+            return self.name
         inner = ", ".join(
             f"{name}={'+'.join(map(str, v)) if isinstance(v, tuple) else v}"
             for name, v in self.parameters
         )
-        return f"{self.upsampler}({inner})"
+        return f"{self.name}({inner})"
 
 
 class EncoderSpec(Record):
@@ -130,13 +135,22 @@ class Objective(Record):
 
 
 class Constraint(Record):
-    """A limit on a cost, checked before training. Never folded into an objective."""
+    """A limit on a cost or a quality. Never folded into an objective.
+
+    A candidate whose costs violate one never trains. One whose quality does is trained and
+    recorded, but infeasible.
+    """
 
     metric: str
     min: FiniteFloat | None = None
     max: FiniteFloat | None = None
     equals: str | None = Field(None, description="For `exportable`: the format that must work.")
     target: str | None = None
+
+    @property
+    def is_on_quality(self) -> bool:
+        """Whether it limits what is known only after training."""
+        return self.equals is None and self.metric not in COST_METRICS
 
 
 class Target(Record):

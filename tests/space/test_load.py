@@ -8,7 +8,8 @@ import pytest
 
 from upnas.errors import SpaceError
 from upnas.records import Constraint, EncoderSpec, ModelSpec, Objective, StageChoice, Target
-from upnas.space import load_space
+from upnas.space import load_space, space_from_config
+from upnas.space.entries import default_parameters
 from upnas.space.schema import SearchConfig, TrainingConfig
 
 from .conftest import MINIMAL, Load
@@ -82,13 +83,15 @@ def test_default_fills_what_a_stage_does_not_say(load: Load) -> None:
         + "  3: {transposed: {init: [tied, default], kernel_size: 2}}\n"
     )
     choices = [{c.name: dict(c.parameters) for c in stage.choices} for stage in space.stages]
-    both = {"kernel_size": (2, 4), "init": ("tied",)}
+    bilinear = default_parameters("bilinear")
+    transposed = default_parameters("transposed")
+    both = transposed | {"kernel_size": (2, 4)}
     assert choices == [
-        {"bilinear": {"align_corners": (False,)}, "transposed": both},
-        {"transposed": both, "nearest": {}},
+        {"bilinear": bilinear, "transposed": both},
+        {"transposed": both, "nearest": default_parameters("nearest")},
         {
-            "bilinear": {"align_corners": (False,)},
-            "transposed": {"kernel_size": (2,), "init": ("tied", "default")},
+            "bilinear": bilinear,
+            "transposed": transposed | {"kernel_size": (2,), "init": ("tied", "default")},
         },
     ]
     assert space.num_candidates == 3 * 3 * 3
@@ -160,3 +163,31 @@ def test_wrong_override_is_named_as_one(
     with pytest.raises(SpaceError) as caught:
         load_space("my.yaml", overrides)
     assert str(caught.value).startswith(message)
+
+
+def test_quality_constraints_and_what_is_scored_for_them(load: Load) -> None:
+    space = load(
+        MINIMAL.replace("segmentation}", "segmentation, metrics: [nsd, dice]}")
+        + "objectives: [{metric: dice}, {metric: lattice_energy}, {metric: latency_ms}]\n"
+        + "constraints: {hd95: {max: 12}, iou: {min: 0.4}, latency_ms: {max: 9}}\n"
+    )
+    assert [(o.metric, o.direction) for o in space.objectives] == [
+        ("dice", "maximize"),
+        ("lattice_energy", "minimize"),
+        ("latency_ms", "minimize"),
+    ]
+    assert space.constraints == (
+        Constraint(metric="latency_ms", max=9),
+        Constraint(metric="hd95", max=12),
+        Constraint(metric="iou", min=0.4),
+    )
+    assert [constraint.is_on_quality for constraint in space.constraints] == [False, True, True]
+    # What was written, and what else must be scored, in the task's order; iou is always scored.
+    assert space.task_config.metrics == ("dice", "hd95", "nsd", "lattice_energy")
+    assert space_from_config(space.to_config()) == space
+
+
+def test_nothing_optional_is_scored_unasked(load: Load) -> None:
+    assert load(MINIMAL).task_config.metrics == ()
+    named = load(MINIMAL + "objectives: [{metric: iou}, {metric: dc_gain_spread}]\n")
+    assert named.task_config.metrics == ("dc_gain_spread",)

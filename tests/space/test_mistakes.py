@@ -4,11 +4,14 @@ from __future__ import annotations
 
 import pytest
 
+from upnas.upsamplers import parameters_model, upsampler_names
+
 from .conftest import MINIMAL, Load, Refuse
 
-UPSAMPLERS = (
-    "adaptive, bicubic, bilinear, bilinear_conv1x1, carafe, dysample, hybrid, light_subpixel, "
-    "nearest, nearest_conv, selector, separable, subpixel, transposed, unet_block."
+KNOWN_UPSAMPLERS = ", ".join(upsampler_names()) + "."
+METRICS = (
+    "dice, iou, boundary_f1, boundary_iou, hd95, nsd, lattice_energy, phase_variance, "
+    "dc_gain_spread"
 )
 STAGES = "Allowed: default, or the number of a stage (1 = deepest)."
 SEARCH_KEYS = (
@@ -21,16 +24,16 @@ IN_STAGE = {
     "unknown upsampler": (
         "[nearest, carefe]",
         "default.upsampler[1]: unknown upsampler 'carefe'. Did you mean 'carafe'? Allowed: "
-        + UPSAMPLERS,
+        + KNOWN_UPSAMPLERS,
     ),
     "unknown single upsampler": (
         "carefe",
         "default.upsampler: unknown upsampler 'carefe'. Did you mean 'carafe'? Allowed: "
-        + UPSAMPLERS,
+        + KNOWN_UPSAMPLERS,
     ),
     "empty choice": (
         "[]",
-        "default.upsampler: an empty choice. Allowed: one or more of " + UPSAMPLERS,
+        "default.upsampler: an empty choice. Allowed: one or more of " + KNOWN_UPSAMPLERS,
     ),
     "duplicate choice": (
         "[nearest, bilinear, nearest]",
@@ -57,7 +60,9 @@ IN_STAGE = {
     "unknown parameter": (
         "transposed, transposed: {kernel_sise: 2}",
         "default.transposed.kernel_sise: unknown parameter of transposed 'kernel_sise'. "
-        "Did you mean 'kernel_size'? Allowed: kernel_size, init.",
+        "Did you mean 'kernel_size'? Allowed: "
+        + ", ".join(parameters_model("transposed").model_fields)
+        + ".",
     ),
     "empty parameter choice": (
         "transposed, transposed: {kernel_size: []}",
@@ -79,7 +84,7 @@ IN_STAGE = {
     "unknown key of a stage": (
         "bilinear, trnasposed: {kernel_size: 2}",
         "default.trnasposed: unknown key 'trnasposed'. Did you mean 'transposed'? "
-        "Allowed: upsampler, " + UPSAMPLERS,
+        "Allowed: upsampler, " + KNOWN_UPSAMPLERS,
     ),
     "number as key of a stage": (
         "bilinear, 3: {kernel_size: 2}",
@@ -187,7 +192,7 @@ APPENDED = {
     "unknown metric": (
         "objectives: [{metric: latency}]",
         "objectives[0].metric: unknown metric 'latency'. Did you mean 'latency_ms'? "
-        "Allowed: dice, iou, boundary_f1, latency_ms, peak_memory_mib, num_parameters.",
+        f"Allowed: {METRICS}, latency_ms, peak_memory_mib, num_parameters.",
     ),
     "contradicting direction of a quality": (
         "objectives: [{metric: dice, direction: minimize}]",
@@ -216,16 +221,28 @@ APPENDED = {
         "objectives: [{metric: latency_ms, target: laptop}, {metric: latency_ms}]",
         "objectives[1]: the objective 'latency_ms' is listed twice; keep one of the two.",
     ),
-    "constraint on a quality metric": (
-        "constraints: {dice: {min: 0.5}}",
-        "constraints.dice: dice is a quality metric, known only after training; a constraint is "
-        "checked before. Allowed: latency_ms, peak_memory_mib, num_parameters, exportable. "
-        "Make dice an objective instead.",
+    "constraint on a quality that is no mapping": (
+        "constraints: {hd95: 5}",
+        "constraints.hd95: got 5. Allowed: a mapping with the keys min, max, target.",
+    ),
+    "quality constraint on a target": (
+        "constraints: {dice: {min: 0.5, target: laptop}}",
+        "constraints.dice.target: got 'laptop', but dice is not measured on a target. "
+        "Leave it out.",
+    ),
+    "impossible limit on a quality": (
+        "constraints: {hd95: {min: 5, max: 4}}",
+        "constraints.hd95: min 5 is above max 4; nothing could satisfy it.",
     ),
     "unknown constraint": (
         "constraints: {latency: {max: 5}}",
-        "constraints.latency: unknown key 'latency'. Did you mean 'latency_ms'? "
-        "Allowed: latency_ms, peak_memory_mib, num_parameters, exportable.",
+        "constraints.latency: unknown metric 'latency'. Did you mean 'latency_ms'? "
+        f"Allowed: latency_ms, peak_memory_mib, num_parameters, exportable, {METRICS}.",
+    ),
+    "constraint on a metric of another task": (
+        "constraints: {psnr: {min: 30}}",
+        "constraints.psnr: unknown metric 'psnr'. "
+        f"Allowed: latency_ms, peak_memory_mib, num_parameters, exportable, {METRICS}.",
     ),
     "unknown key of a limit": (
         "constraints: {latency_ms: {maxx: 5}}",
@@ -301,6 +318,18 @@ REPLACED = {
         "{type: segmentation, data: {type: filamentz}}",
         "1: task.data.type: unknown value 'filamentz'. Did you mean 'filaments'? "
         "Allowed: filaments, folder.",
+    ),
+    "metric that the task does not have": (
+        "{type: segmentation}",
+        "{type: segmentation, metrics: [nsd, hd59]}",
+        "1: task.metrics: unknown metric 'hd59'. Did you mean 'hd95'? Allowed: dice, iou, "
+        "boundary_f1, boundary_iou, hd95, nsd, lattice_energy, phase_variance, dc_gain_spread.",
+    ),
+    "crop too small for the lattice": (
+        "{type: segmentation}",
+        "{type: segmentation, crop: 16, lattice_period: 4}",
+        "1: task: got lattice_period: 4, but a crop of 16 px must hold 6 periods. "
+        "Allowed: at most 2.",
     ),
     "task option out of range": (
         "{type: segmentation}",

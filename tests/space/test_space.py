@@ -15,6 +15,7 @@ from hypothesis import strategies as st
 from upnas.errors import SpaceError
 from upnas.records import Candidate, ModelSpec, StageChoice, Value
 from upnas.space import SearchSpace, space_from_config
+from upnas.space.choices import default_choice
 
 # Upsampler -> parameters that may be searched, with their possible values.
 PARAMETERS: dict[str, dict[str, list[Value]]] = {
@@ -134,7 +135,10 @@ def test_names_and_values_of_choices() -> None:
         "stage2.selector.arms": ("bilinear+transposed", "nearest"),
     }
     assert candidate.stages == (
-        StageChoice(upsampler="transposed", parameters={"kernel_size": 2, "init": "tied"}),
+        StageChoice(
+            upsampler="transposed",
+            parameters=dict(default_choice("transposed").parameters) | {"kernel_size": 2},
+        ),
         StageChoice(
             upsampler="selector",
             parameters={"arms": ("bilinear", "transposed"), "temperature": 5.0},
@@ -145,9 +149,10 @@ def test_names_and_values_of_choices() -> None:
 def test_enumeration_order() -> None:
     texts = [str(candidate) for candidate in fixed_space().candidates()]
     assert len(texts) == 9
-    assert texts[0].startswith("nearest | selector(arms=bilinear+transposed")
-    assert texts[1].startswith("nearest | selector(arms=nearest")
-    assert texts[3].startswith("transposed(init=tied, kernel_size=2) | ")
+    first = str(default_choice("nearest"))
+    assert texts[0].startswith(f"{first} | selector(arms=bilinear+transposed")
+    assert texts[1].startswith(f"{first} | selector(arms=nearest")
+    assert texts[3].startswith("transposed(init=tied, kernel_size=2, ")
 
 
 def test_random_candidates_reach_the_whole_space() -> None:
@@ -194,10 +199,7 @@ def test_baselines_need_not_be_in_the_space() -> None:
     }
     assert all(candidate.model == space.model for candidate in baselines.values())
     assert not any(space.contains(candidate) for candidate in baselines.values())
-    assert dict(baselines["all-transposed"].stages[0].parameters) == {
-        "kernel_size": 4,
-        "init": "tied",
-    }
+    assert baselines["all-transposed"].stages[0] == default_choice("transposed")
 
 
 def test_baseline_in_the_space_is_the_same_candidate() -> None:

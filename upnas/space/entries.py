@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from dataclasses import dataclass, field
+from pathlib import Path
 
 from pydantic import ValidationError
 
@@ -11,7 +12,12 @@ from upnas.records import Value
 from upnas.space.messages import mistakes_of, show_value, unknown
 from upnas.space.schema import StageConfig, StageKey
 from upnas.space.source import Mistake, YamlPath
-from upnas.upsamplers import catalogue, parameters_model
+from upnas.upsamplers import (
+    CatalogueError,
+    find_upsampler,
+    parameters_model,
+    upsampler_names,
+)
 
 
 @dataclass
@@ -27,32 +33,59 @@ class Entry:
     parameters: dict[str, dict[str, tuple[Value, ...]]] = field(default_factory=dict)
 
 
-def read_entry(key: StageKey, config: StageConfig, mistakes: list[Mistake]) -> Entry:
-    """Check one entry and add what is wrong to ``mistakes``."""
+def read_entry(key: StageKey, config: StageConfig, mistakes: list[Mistake], folder: Path) -> Entry:
+    """Check one entry and add what is wrong to ``mistakes``.
+
+    Args:
+        key: Of the entry.
+        config: The entry.
+        mistakes: Appended to.
+        folder: Where relative paths of ``file.py:Class`` begin: the YAML's own folder.
+    """
     entry = Entry()
     path: YamlPath = ("stages", key, "upsampler")
-    names = config.upsampler
-    if names == ():
-        text = f"an empty choice. Allowed: one or more of {', '.join(sorted(catalogue()))}."
+    written = config.upsampler
+    if written == ():
+        text = f"an empty choice. Allowed: one or more of {', '.join(upsampler_names())}."
         mistakes.append(Mistake(path, text))
-    places = [(names, path)] if isinstance(names, str) else _indexed(names or (), path)
+    places = [(written, path)] if isinstance(written, str) else _indexed(written or (), path)
     for name, place in places:
-        if name not in catalogue():
-            mistakes.append(Mistake(place, unknown("upsampler", name, sorted(catalogue()))))
+        name = _absolute(name, folder)
+        wrong = _unusable(name)
+        if wrong is not None:
+            mistakes.append(Mistake(place, wrong))
         elif name in entry.names:
             mistakes.append(Mistake(place, f"{name!r} is listed twice; keep one of the two."))
         entry.names[name] = place
-    for name, parameters in (config.__pydantic_extra__ or {}).items():
-        place = ("stages", key, name)
-        if name not in catalogue():
-            known = ["upsampler", *sorted(catalogue())]
-            mistakes.append(Mistake(place, unknown("key", name, known), at_key=True))
+    for written_name, parameters in (config.__pydantic_extra__ or {}).items():
+        place = ("stages", key, written_name)
+        name = _absolute(written_name, folder)
+        if _unusable(name) is not None:
+            known = ["upsampler", *upsampler_names()]
+            mistakes.append(Mistake(place, unknown("key", written_name, known), at_key=True))
             continue
         entry.parameters[name] = {
             parameter: _values(name, parameter, value, place, mistakes)
             for parameter, value in parameters.items()
         }
     return entry
+
+
+def _absolute(name: str, folder: Path) -> str:
+    """``file.py:Class`` with the whole path, which workers find from wherever they run."""
+    file, colon, kind = str(name).rpartition(":")
+    return f"{(folder / file).resolve()}:{kind}" if colon and file.endswith(".py") else name
+
+
+def _unusable(name: str) -> str | None:
+    """Why a name gives no upsampler; None where it does."""
+    if ":" not in str(name) and name not in upsampler_names():
+        return unknown("upsampler", name, upsampler_names())
+    try:
+        find_upsampler(name)
+    except CatalogueError as error:
+        return str(error)
+    return None
 
 
 def _indexed(names: Sequence[str], path: YamlPath) -> list[tuple[str, YamlPath]]:

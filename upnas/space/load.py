@@ -8,19 +8,12 @@ from typing import Any
 
 from upnas.space.choices import Stage, resolve_stages
 from upnas.space.files import find_space, shipped_folder
-from upnas.space.goals import (
-    constraint_mistakes,
-    quality_constraint,
-    resolve_objectives,
-    resolve_targets,
-)
+from upnas.space.goals import constraint_mistakes, resolve_objectives, resolve_targets
 from upnas.space.parse import parse_sections, resolve_model
 from upnas.space.reader import read_source
-from upnas.space.schema import ConstraintsConfig
-from upnas.space.source import Mistake, Source, plain
+from upnas.space.source import Source, plain
 from upnas.space.space import SearchSpace
 from upnas.tasks import TaskConfig, metrics_of, signature_of
-from upnas.tasks.base import Metric
 
 
 def load_space(name: str | Path, overrides: Mapping[str, Any] | None = None) -> SearchSpace:
@@ -66,7 +59,6 @@ def parse_space(source: Source, *, default_name: str, path: Path | None = None) 
     task: TaskConfig | None = sections.get("task")
     signature = None if task is None else signature_of(task)
     metrics = () if task is None else metrics_of(task)
-    mistakes = [_explained(mistake, metrics) for mistake in mistakes]
 
     targets, wrong = resolve_targets(sections.get("targets", ()), signature)
     mistakes += wrong
@@ -77,40 +69,32 @@ def parse_space(source: Source, *, default_name: str, path: Path | None = None) 
         mistakes += wrong
     stages: tuple[Stage, ...] = ()
     if "stages" in sections:
-        stages, wrong = resolve_stages(sections["stages"], infos)
+        folder = Path() if path is None else path.parent
+        stages, wrong = resolve_stages(sections["stages"], infos, folder)
         mistakes += wrong
     objectives = None
     if task is not None and {"objectives", "targets"} <= sections.keys():
         objectives, wrong = resolve_objectives(sections["objectives"], metrics, target_names)
         mistakes += wrong
-    if {"constraints", "targets"} <= sections.keys():
-        mistakes += constraint_mistakes(sections["constraints"], target_names)
+    if task is not None and {"constraints", "targets"} <= sections.keys():
+        mistakes += constraint_mistakes(sections["constraints"], metrics, target_names)
     if mistakes:
         raise source.error(mistakes)
     assert task is not None  # without a mistake everything is there
     assert spec is not None
     assert objectives is not None
+    constraints = sections["constraints"].records()
+    wanted = [goal.metric for goal in (*objectives, *constraints)]
     return SearchSpace(
         name=sections["name"] or default_name,
-        task_config=task,
+        task_config=task.scoring(wanted),
         task=signature_of(task),
         model=spec,
         stages=stages,
         objectives=objectives,
-        constraints=sections["constraints"].records(),
+        constraints=constraints,
         targets=targets,
         training=sections["training"],
         search=sections["search"],
         source=path,
     )
-
-
-def _explained(mistake: Mistake, metrics: tuple[Metric, ...]) -> Mistake:
-    """A constraint on a quality metric is an unknown key with a reason."""
-    is_constraint = len(mistake.path) == 2 and mistake.path[0] == "constraints"
-    key = mistake.path[-1] if mistake.path else None
-    if is_constraint and mistake.at_key and key not in ConstraintsConfig.model_fields:
-        for metric in metrics:
-            if metric.name == key:
-                return Mistake(mistake.path, quality_constraint(metric.name), at_key=True)
-    return mistake
