@@ -119,6 +119,40 @@ def test_a_constraint_on_something_not_measured_is_broken() -> None:
     assert second.violations == ("peak_memory_mib was not measured",)
 
 
+def with_quality(trial: TrialRecord, **quality: float) -> TrialRecord:
+    """The trial with more metrics on its last rung."""
+    *before, last = trial.rungs
+    last = last.model_copy(update={"quality": (*last.quality, *quality.items())})
+    return trial.model_copy(update={"rungs": (*before, last)})
+
+
+def test_a_constraint_on_quality_is_judged_by_the_mean_over_seeds() -> None:
+    constraints = (Constraint(metric="hd95", max=5.0), Constraint(metric="nsd", min=0.5))
+    header = make_header(objectives=(DICE, LATENCY), constraints=constraints)
+    trials = [
+        with_quality(make_trial(0, A, 0.9), hd95=5.5, nsd=0.6),
+        with_quality(make_trial(1, A, 0.9, seed=1), hd95=4.0, nsd=0.5),
+        with_quality(make_trial(2, B, 0.95), hd95=4.0, nsd=0.6),
+        with_quality(make_trial(3, B, 0.95, seed=1), hd95=7.0, nsd=0.3),
+        make_trial(4, C, 0.99),
+    ]
+    summary = summarise(header, trials)
+    good, bad, unknown = summary.entries
+    assert good.violations == ()
+    assert bad.violations == ("hd95 5.5 > 5", "nsd 0.45 < 0.5")
+    assert unknown.violations == ("hd95 was not measured", "nsd was not measured")
+    assert [entry.number for entry in summary.front] == [0]
+    assert good.quality["hd95"].mean == pytest.approx(4.75)
+    assert hypervolume_history(summary)[-1].hypervolume == pytest.approx(summary.hypervolume)
+
+
+def test_other_metrics_are_those_of_the_task_that_are_no_objectives() -> None:
+    assert summarise(HEADER, []).other_metrics == ()  # a study from before they existed
+    space = {"task": {"type": "segmentation", "metrics": ["dice", "hd95", "nsd"]}}
+    header = make_header(objectives=(DICE, LATENCY), constraints=(), space=space)
+    assert summarise(header, []).other_metrics == ("hd95", "nsd")
+
+
 def test_a_missing_objective_stays_off_the_front() -> None:
     trials = [make_trial(0, A, 0.9, costs=()), make_trial(1, B, 0.8)]
     summary = summarise(HEADER, trials)

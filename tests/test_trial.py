@@ -231,6 +231,7 @@ def test_quality_is_a_function_of_the_seed(spec: TrialSpec, gate: DeviceGate) ->
         ),
         (Constraint(metric="exportable", equals="torch_export"), None),
         (Constraint(metric="latency_ms", min=1, max=2), None),
+        (Constraint(metric="hd95", max=1.0), None),  # known after training only
     ],
 )
 def test_constraints(constraint: Constraint, detail: str | None) -> None:
@@ -256,6 +257,32 @@ def test_a_refused_candidate_never_trains(spec: TrialSpec, gate: DeviceGate) -> 
     allowed = run_trial(request(), updated(spec, constraints=()), gate)  # now the data is read
     assert (allowed.state, allowed.reason) == (TrialState.FAILED, "error")
     assert "/does/not/exist" in (allowed.detail or "")
+
+
+def test_a_quality_constraint_refuses_nothing(spec: TrialSpec, gate: DeviceGate) -> None:
+    """The trial is trained and recorded; its record shows what it breaks."""
+    impossible = (Constraint(metric="hd95", max=-1.0), Constraint(metric="dice", min=2.0))
+    task = TASK.scoring(constraint.metric for constraint in impossible)
+    record = run_trial(request(), updated(spec, task=task, constraints=impossible), gate)
+    assert (record.state, record.reason) == (TrialState.COMPLETE, None)
+    assert [len(dict(rung.quality)) for rung in record.rungs] == [4, 4]
+    assert record.quality["hd95"] >= 0
+    assert "hd95" in dict(record.test_quality)
+    plain = run_trial(request(), updated(spec, checkpoints=None), gate)
+    assert dict(plain.quality).items() <= record.quality.items()
+
+
+def test_the_weights_metric_is_scored_where_it_is_asked_for(
+    spec: TrialSpec, gate: DeviceGate
+) -> None:
+    untied = StageChoice(upsampler="transposed", parameters={"init": "default"})
+    spec = updated(spec, task=TASK.scoring(["dc_gain_spread"]))
+    smooth = run_trial(request(BILINEAR), spec, gate)
+    rough = run_trial(request(candidate(untied, "bilinear")), spec, gate)
+    assert smooth.quality["dc_gain_spread"] == pytest.approx(0, abs=1e-9)
+    assert rough.quality["dc_gain_spread"] > 0.1
+    assert rough.state is TrialState.COMPLETE
+    assert "dc_gain_spread" not in dict(rough.test_quality)  # it reads no split
 
 
 def test_an_exception_fails_the_trial_and_is_told(

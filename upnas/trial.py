@@ -24,6 +24,7 @@ from typing import Any
 import torch
 from torch import nn
 
+from upnas.artifacts import network_dc_gain_spread
 from upnas.front import BELOW_TRIVIAL
 from upnas.measure.costs import check_target, measure_costs
 from upnas.measure.gate import DeviceGate
@@ -45,6 +46,7 @@ from upnas.records import (
 )
 from upnas.space import TrainingConfig
 from upnas.tasks import TaskConfig, build_task
+from upnas.tasks.base import DC_GAIN_SPREAD
 from upnas.training import (
     NanLossError,
     Trainer,
@@ -67,7 +69,8 @@ class TrialSpec(Record):
         rungs: Epochs trained at each rung, increasing; the last is the full training.
         targets: Where costs are measured, at least one; the first decides for upsamplers that
             pick by resolution.
-        constraints: Limits; a candidate that violates one never trains.
+        constraints: Limits; a candidate whose costs violate one never trains. Those on quality
+            are judged from the records.
         reference: The network that every candidate is timed in pairs with.
         references: Its own time on each target, from :func:`prepare_study`.
         trivial_quality: What the task's trivial baseline scores, likewise.
@@ -296,10 +299,18 @@ def _train_rung(trainer: Trainer, rung: int, spec: TrialSpec) -> RungResult:
         rung=rung,
         epochs=epochs,
         num_steps=trainer.step,
-        quality=tuple(trainer.evaluate("validation").items()),
+        quality=_quality(trainer, spec),
         train_loss=loss,
         train_s=trainer.train_s,
     )
+
+
+def _quality(trainer: Trainer, spec: TrialSpec) -> Quality:
+    """What the validation split says, and the weights where somebody asks for that."""
+    scores = trainer.evaluate("validation")
+    if DC_GAIN_SPREAD.name in spec.task.metrics:
+        scores[DC_GAIN_SPREAD.name] = network_dc_gain_spread(trainer.model)
+    return tuple(sorted(scores.items()))
 
 
 def _complete(record: TrialRecord, trainer: Trainer, spec: TrialSpec, gates: _Gates) -> TrialRecord:
@@ -355,8 +366,13 @@ def _measure(model: nn.Module, spec: TrialSpec, gates: _Gates) -> tuple[Costs, .
 
 
 def violated(costs: tuple[Costs, ...], constraints: tuple[Constraint, ...]) -> str | None:
-    """The first constraint that the costs violate, in words; None if they satisfy all."""
+    """The first constraint that the costs violate, in words; None if they satisfy all.
+
+    Constraints on quality say nothing here.
+    """
     for constraint in constraints:
+        if constraint.is_on_quality:
+            continue
         name = constraint.target or costs[0].target
         on_target = next(known for known in costs if known.target == name)
         if constraint.equals is not None:

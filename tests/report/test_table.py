@@ -59,6 +59,26 @@ def test_front_table_has_a_row_per_member() -> None:
     ]
 
 
+def test_metrics_that_were_asked_for_are_columns() -> None:
+    header = make_header()
+    space = header.space | {"task": {"type": "segmentation", "metrics": ["hd95", "lattice_energy"]}}
+    trials = []
+    for number, trial in enumerate(fake_trials()):
+        more = (("hd95", 3.0 + number / 100), ("lattice_energy", 0.01))
+        rungs = [rung.model_copy(update={"quality": rung.quality + more}) for rung in trial.rungs]
+        trials.append(trial.model_copy(update={"rungs": tuple(rungs)}))
+    summary = summarise(header.model_copy(update={"space": space}), trials)
+    table = front_table(summary)
+    assert table.columns[5:] == ("test dice", "hd95 [px]", "lattice energy", "seeds", "remarks")
+    assert {"hd95 [px]", "lattice energy"} <= table.numeric
+    row = dict(zip(table.columns, table.rows[0], strict=True))
+    mean = summary.front[0].quality["hd95"].mean
+    assert float(row["hd95 [px]"].split()[0]) == pytest.approx(mean, abs=0.01)
+    (first, *_) = csv.DictReader(io.StringIO(pareto_csv(summary)))
+    assert float(first["hd95"]) == mean
+    assert float(first["lattice_energy"]) == pytest.approx(0.01)
+
+
 def test_trouble_table_gives_reasons() -> None:
     rows = trouble_table(SUMMARY.header, (*SUMMARY.failed, *SUMMARY.refused)).rows
     assert [row[1:3] for row in rows] == [("failed", "out of memory")] * 2 + [

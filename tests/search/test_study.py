@@ -11,6 +11,7 @@ from optuna.trial import TrialState as OptunaState
 
 from search.helpers import FakeTrials, latency_of, make_space, optuna_study, quality_of, run
 from upnas.errors import SpaceError, StudyError
+from upnas.front import summarise
 from upnas.records import Candidate, TrialState
 from upnas.search.queue import TrialQueue
 from upnas.search.samplers import SAMPLERS, make_sampler
@@ -72,6 +73,30 @@ def test_every_sampler_with_constraints(tmp_path: Path, sampler: str) -> None:
     assert len({trial.candidate.key for trial in complete}) == 16
     assert all(latency_of(trial.candidate) <= 9 for trial in complete)
     assert OptunaState.RUNNING not in states(tmp_path / "run").values()
+
+
+@pytest.mark.parametrize("sampler", SAMPLERS)
+def test_a_constraint_on_quality_is_told_after_training(tmp_path: Path, sampler: str) -> None:
+    """Beside one on costs, whose refused trials have no quality that could be told."""
+    space = make_space(
+        tmp_path,
+        SEARCH.format(trials=16, sampler=sampler),
+        constraints="{dice: {min: 0.555}, latency_ms: {max: 7}}",
+    )
+    study = run(space, tmp_path / "run")
+    told = optuna_study(tmp_path / "run", study.header)
+    by_number = {t.user_attrs["trial"]: t for t in told.trials if "trial" in t.user_attrs}
+    inside = [record for record in study.trials if space.contains(record.candidate)]
+    assert {record.state for record in inside} == {TrialState.COMPLETE, TrialState.REFUSED}
+    for record in inside:
+        expected = {"latency_ms@first": latency_of(record.candidate) - 7}
+        if record.state is TrialState.COMPLETE:
+            expected["dice@first"] = 0.555 - quality_of(record.candidate, 0)
+        assert by_number[record.number].constraints == pytest.approx(expected)
+    summary = summarise(study.header, study.trials)
+    assert summary.front
+    assert all(quality_of(entry.candidate, 0) >= 0.555 for entry in summary.front)
+    assert any(not entry.is_feasible for entry in summary.entries)
 
 
 def test_unknown_sampler() -> None:

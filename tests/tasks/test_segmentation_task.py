@@ -217,3 +217,19 @@ def test_a_small_network_beats_the_trivial_baseline() -> None:
     with torch.no_grad():
         quality = task.evaluate(network, "validation")
     assert quality["dice"] > task.trivial_quality("validation")["dice"] + 0.1
+
+
+def test_lattice_metrics_read_the_logits() -> None:
+    task = build_task(SMALL.scoring(["lattice_energy", "phase_variance", "hd95"]))
+    columns = torch.arange(32)
+
+    def striped(inputs: Tensor) -> Tensor:
+        """Logits that are positive everywhere, with a pattern of period 2."""
+        return (9 + (-1.0) ** columns).expand(len(inputs), 1, 32, 32)
+
+    quality = task.evaluate(striped, "validation")
+    assert quality["lattice_energy"] == pytest.approx(1)
+    assert quality["phase_variance"] == pytest.approx(1)
+    flat = task.evaluate(lambda x: torch.ones_like(x[:, :1]), "validation")
+    assert (flat["lattice_energy"], flat["phase_variance"]) == (0, 0)
+    assert quality["hd95"] == flat["hd95"] == math.hypot(32, 32)  # all foreground: no boundary

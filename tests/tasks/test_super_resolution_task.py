@@ -136,3 +136,18 @@ def test_train_batch_is_pure() -> None:
 def test_what_is_not_possible_is_refused(field: dict[str, object]) -> None:
     with pytest.raises(ValidationError, match=next(iter(field))):
         SuperResolutionConfig.model_validate({"type": "super_resolution", **field})
+
+
+def test_blur_is_seen_in_the_edges_and_replication_in_the_lattice() -> None:
+    names = ["band_psnr", "edge_rise_width", "lattice_energy", "spectrum_distance"]
+    task = build_task(SuperResolutionConfig(max_eval_crops=12).scoring(names))
+
+    def resized(mode: str) -> dict[str, float]:
+        return task.evaluate(lambda x: F.interpolate(x, scale_factor=2, mode=mode), "validation")
+
+    bicubic, bilinear, nearest = map(resized, ("bicubic", "bilinear", "nearest"))
+    assert bicubic["edge_rise_width"] < bilinear["edge_rise_width"]
+    assert bicubic["band_psnr"] > bilinear["band_psnr"] > nearest["band_psnr"]
+    assert bicubic["band_psnr"] < bicubic["psnr"]
+    assert nearest["lattice_energy"] > 3 * bilinear["lattice_energy"]
+    assert bilinear["spectrum_distance"] > bicubic["spectrum_distance"] > 0

@@ -1,5 +1,6 @@
 """What holds for every task of the catalogue, and the pydantic union for the YAML."""
 
+import math
 from pathlib import Path
 
 import pytest
@@ -11,6 +12,7 @@ from upnas.tasks import (
     SPLITS,
     TASKS,
     SegmentationConfig,
+    SuperResolutionConfig,
     TaskConfig,
     build_task,
     metrics_of,
@@ -30,7 +32,7 @@ def test_every_task_fits_its_signature(name: str) -> None:
     task = build_task(config)
     assert task.signature == signature_of(config)
     assert task.signature.name == name
-    assert task.metrics == metrics_of(config)
+    assert task.metrics == config.default_metrics == metrics_of(config)[: len(task.metrics)]
     inputs, targets = task.train_batch(0, 0, 2)
     assert inputs.shape[:2] == (2, task.signature.in_channels)
     scale = task.signature.scale_factor
@@ -61,6 +63,51 @@ def test_every_task_evaluates_alike_twice_and_in_all_splits(name: str) -> None:
         assert set(quality) == names
         assert quality == task.evaluate(predict, split)
         assert set(task.trivial_quality(split)) == names
+
+
+@pytest.mark.parametrize("name", sorted(TASKS))
+def test_every_task_scores_what_it_offers(name: str) -> None:
+    """All but the metric of the weights, finite also for constant outputs; the rest as before."""
+    plain = ADAPTER.validate_python({"type": name, "max_eval_crops": 3})
+    offered = [metric.name for metric in metrics_of(plain)]
+    assert len(set(offered)) == len(offered)
+    config = plain.scoring(offered)
+    task = build_task(config)
+    assert [metric.name for metric in task.metrics] == [
+        one for one in offered if one != "dc_gain_spread"
+    ]
+    scale = task.signature.scale_factor
+
+    def predict(inputs: Tensor) -> Tensor:
+        outputs = torch.nn.functional.interpolate(inputs, scale_factor=scale)
+        return outputs[:, : task.signature.out_channels]
+
+    def constant(inputs: Tensor) -> Tensor:
+        return torch.full_like(predict(inputs), 0.3)
+
+    quality = task.evaluate(predict, "validation")
+    assert list(quality) == [metric.name for metric in task.metrics]
+    assert quality == task.evaluate(predict, "validation")
+    usual = build_task(plain).evaluate(predict, "validation")
+    assert usual.items() <= quality.items()
+    assert set(task.trivial_quality("validation")) == set(quality)
+    blank = task.evaluate(constant, "validation")
+    assert all(math.isfinite(value) for value in [*quality.values(), *blank.values()])
+    assert blank["lattice_energy"] == blank["phase_variance"] == 0
+
+
+def test_metrics_are_named_once_in_the_order_of_the_task() -> None:
+    config = SegmentationConfig(metrics=("nsd", "dice", "nsd", "boundary_iou"))
+    assert config.metrics == ("dice", "boundary_iou", "nsd")
+    more = config.scoring(["hd95", "iou", "latency_ms"])
+    assert more.metrics == ("dice", "boundary_iou", "hd95", "nsd")
+    assert more.scoring(["hd95"]) == more
+
+
+def test_the_lattice_has_the_period_of_the_task() -> None:
+    assert SegmentationConfig().period == 2
+    assert SuperResolutionConfig(scale=4).period == 4
+    assert SegmentationConfig(lattice_period=8).period == 8
 
 
 def test_signature_and_metrics_load_no_data() -> None:
@@ -98,6 +145,15 @@ def test_a_config_survives_json() -> None:
         ({"type": "segmentation", "data": {"type": "photos"}}, "expected tags"),
         ({"type": "segmentation", "classes": 3}, "filaments have 2 classes; got classes: 3"),
         ({"type": "segmentation", "corp": 64}, "corp"),
+        (
+            {"type": "segmentation", "metrics": ["hd59"]},
+            "unknown metric 'hd59'. Did you mean 'hd95'\\? Allowed: dice, iou, boundary_f1, b",
+        ),
+        ({"type": "super_resolution", "metrics": ["hd95"]}, "unknown metric 'hd95'. Allowed: psnr"),
+        (
+            {"type": "segmentation", "crop": 32, "lattice_period": 8},
+            "got lattice_period: 8, but a crop of 32 px must hold 6 periods. Allowed: at most 5",
+        ),
         ({"type": "segmentation", "data": {"type": "folder"}}, "path"),
     ],
 )

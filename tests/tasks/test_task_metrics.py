@@ -8,10 +8,20 @@ import torch
 from torch import Tensor
 from torchmetrics.functional.segmentation import dice_score
 
+from upnas.artifacts import (
+    band_psnr,
+    boundary_f1,
+    boundary_iou,
+    edge_rise_width,
+    hausdorff_95,
+    lattice_energy_ratio,
+    spectrum_distance,
+    surface_dice,
+)
 from upnas.tasks.metrics import (
     IGNORE,
     MAX_PSNR_DB,
-    boundary_f1,
+    lattice_scores,
     restoration_scores,
     segmentation_scores,
 )
@@ -181,3 +191,54 @@ def test_a_single_image_keeps_its_axis() -> None:
         "psnr": (1,),
         "ssim": (1,),
     }
+
+
+def test_boundary_scores_are_means_over_the_classes_that_occur() -> None:
+    prediction, truth = random_labels(1, 3, ignore=True)
+    also = ("boundary_iou", "hd95", "nsd")
+    classes = (0, 1, 2, 7)  # 7 occurs in none
+    scores = segmentation_scores(prediction, truth, classes, 2.0, also=also, boundary_width=0.1)
+    ignored = (truth == IGNORE)[:, None]
+    index = torch.arange(3)[:, None, None]
+    regions = ((prediction[:, None] == index) & ~ignored, truth[:, None] == index, ignored)
+    occurs = (regions[0] | regions[1]).any(3).any(2)
+    expected = {
+        "boundary_iou": boundary_iou(*regions, 0.1),
+        "hd95": hausdorff_95(*regions),
+        "nsd": surface_dice(*regions, 2.0),
+    }
+    for name in also:
+        mean = (expected[name] * occurs).sum(1) / occurs.sum(1)
+        torch.testing.assert_close(scores[name], mean)
+
+
+def test_an_empty_mask_left_empty_is_perfect() -> None:
+    empty = torch.zeros(1, 16, 16, dtype=torch.long)
+    also = ("boundary_iou", "hd95", "nsd")
+    scores = segmentation_scores(empty, empty, (1,), 1.0, also=also)
+    assert {name: scores[name].item() for name in also} == {
+        "boundary_iou": 1.0,
+        "hd95": 0.0,
+        "nsd": 1.0,
+    }
+
+
+def test_only_what_is_asked_for_is_computed() -> None:
+    prediction, truth = random_labels(0, 2, ignore=False)
+    assert set(segmentation_scores(prediction, truth, (1,), 1.0)) == {"dice", "iou", "boundary_f1"}
+    images = torch.rand(2, 3, 16, 16, generator=torch.Generator().manual_seed(0))
+    truth = images.flip(0)
+    assert set(restoration_scores(images, truth)) == {"psnr", "ssim"}
+    scores = restoration_scores(
+        images, truth, also=("band_psnr", "edge_rise_width", "spectrum_distance", "other")
+    )
+    assert list(scores) == ["psnr", "ssim", "band_psnr", "edge_rise_width", "spectrum_distance"]
+    assert torch.equal(scores["band_psnr"], band_psnr(images, truth))
+    assert torch.equal(scores["edge_rise_width"], edge_rise_width(images, truth))
+    assert torch.equal(scores["spectrum_distance"], spectrum_distance(images, truth))
+    perfect = restoration_scores(images, images, also=("band_psnr",))
+    assert perfect["band_psnr"].tolist() == [MAX_PSNR_DB] * 2
+    assert lattice_scores(images, 2, ("psnr",)) == {}
+    lattice = lattice_scores(images, 2, ("lattice_energy",))
+    assert list(lattice) == ["lattice_energy"]
+    assert torch.equal(lattice["lattice_energy"], lattice_energy_ratio(images, 2))

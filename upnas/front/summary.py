@@ -1,9 +1,9 @@
 """Candidates with their values, the front and its hypervolume, from records.
 
 A candidate may have several trials, one per seed. Its quality is the mean over its complete
-trials; its costs are those of its newest record. The front holds the candidates whose values no
-other candidate dominates, among those that are complete, within the constraints, and above the
-task's trivial baseline.
+trials; its costs are those of its newest record; its constraints are judged by these. The front
+holds the candidates whose values no other candidate dominates, among those that are complete,
+within the constraints, and above the task's trivial baseline.
 """
 
 from __future__ import annotations
@@ -72,6 +72,7 @@ class CandidateSummary:
         trials: Its complete trials, by number; the last one of a seed counts.
         num_unfinished: Its failed and running trials.
         values: One estimate per objective; None where a cost was not measured.
+        quality: One estimate per quality metric scored on the validation split.
         test_quality: One estimate per quality metric scored on the test split.
         stages_text: See :func:`short_label`.
         baseline: Its name, for a baseline.
@@ -87,6 +88,7 @@ class CandidateSummary:
     trials: tuple[TrialRecord, ...]
     num_unfinished: int
     values: tuple[Estimate | None, ...]
+    quality: Mapping[str, Estimate]
     test_quality: Mapping[str, Estimate]
     stages_text: str
     baseline: str | None
@@ -186,6 +188,13 @@ class StudySummary:
             return 0
         corner = _signs(self.header) * self.reference.values
         return int((_points(self.header, self.front) >= corner).any(axis=1).sum())
+
+    @property
+    def other_metrics(self) -> tuple[str, ...]:
+        """The quality metrics that were asked for and are no objectives."""
+        asked = self.header.space.get("task", {}).get("metrics", ())
+        objectives = {objective.metric for objective in self.objectives}
+        return tuple(metric for metric in asked if metric not in objectives)
 
     @property
     def main_quality(self) -> Objective | None:
@@ -316,7 +325,7 @@ def _short(stage: StageChoice, choices: Mapping[str, Sequence[object]]) -> str:
         for name, value in stage.parameters
         if len(choices.get(name, ())) > 1
     ]
-    return f"{stage.upsampler}({','.join(values)})" if values else stage.upsampler
+    return f"{stage.name}({','.join(values)})" if values else stage.name
 
 
 def _finish_order(trial: TrialRecord) -> tuple[float, int]:
@@ -353,7 +362,6 @@ def _summarise_candidate(header: StudyHeader, trials: Sequence[TrialRecord]) -> 
     samples = list({trial.seed: trial for trial in complete}.values())
     newest = max(complete, key=_finish_order)
     names = dict.fromkeys(trial.baseline for trial in trials if trial.baseline)
-    test_metrics = dict.fromkeys(name for trial in samples for name, _ in trial.test_quality)
     return CandidateSummary(
         number=min(trial.number for trial in complete),
         key=newest.candidate.key,
@@ -362,15 +370,14 @@ def _summarise_candidate(header: StudyHeader, trials: Sequence[TrialRecord]) -> 
         num_unfinished=sum(trial.state is not TrialState.COMPLETE for trial in trials),
         values=tuple(_value(objective, samples, newest) for objective in header.objectives),
         stages_text=short_label(header, trials[0].candidate),
-        test_quality={
-            metric: estimate
-            for metric in test_metrics
-            if (estimate := _mean_quality(metric, samples, "test")) is not None
-        },
+        quality=_mean_qualities(samples, "validation"),
+        test_quality=_mean_qualities(samples, "test"),
         baseline=" = ".join(names) or None,
         flags=tuple(sorted({flag for trial in complete for flag in trial.flags})),
         violations=tuple(
-            text for constraint in header.constraints if (text := _violation(constraint, newest))
+            text
+            for constraint in header.constraints
+            if (text := _violation(constraint, samples, newest))
         ),
     )
 
@@ -396,14 +403,26 @@ def _mean_quality(metric: str, samples: Sequence[TrialRecord], split: Split) -> 
     return Estimate.of(values) if values else None
 
 
-def _violation(constraint: Constraint, trial: TrialRecord) -> str | None:
-    """Say how a trial breaks a constraint; what was not measured counts as broken."""
+def _mean_qualities(samples: Sequence[TrialRecord], split: Split) -> dict[str, Estimate]:
+    names = dict.fromkeys(name for trial in samples for name in quality_on(trial, split))
+    means = {name: _mean_quality(name, samples, split) for name in names}
+    return {name: mean for name, mean in means.items() if mean is not None}
+
+
+def _violation(
+    constraint: Constraint, samples: Sequence[TrialRecord], newest: TrialRecord
+) -> str | None:
+    """Say how a candidate breaks a constraint; what was not measured counts as broken."""
     metric = constraint.metric
     if constraint.equals is not None:
-        costs = trial.costs_on(constraint.target)
+        costs = newest.costs_on(constraint.target)
         found = dict(costs.exportable).get(constraint.equals, "not probed") if costs else "unknown"
         return None if found == "ok" else f"{metric} to {constraint.equals}: {found}"
-    value = trial.value(metric, constraint.target)
+    if constraint.is_on_quality:
+        mean = _mean_quality(metric, samples, "validation")
+        value = None if mean is None else mean.mean
+    else:
+        value = newest.value(metric, constraint.target)
     if value is None:
         return f"{metric} was not measured"
     if constraint.max is not None and value > constraint.max:

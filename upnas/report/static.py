@@ -153,6 +153,8 @@ def _points(axes: Axes, panel: Panel, objectives: str, scale: float) -> None:
 
 def _front_line(axes: Axes, summary: StudySummary, panel: Panel) -> None:
     """The step front, and a shade over what it dominates within the picture."""
+    if not panel.steps:  # no trial has beaten the trivial baseline
+        return
     axes.plot(
         *zip(*panel.steps, strict=True), color=BLUE, lw=1.8, label="front of the two axes", zorder=3
     )

@@ -21,6 +21,7 @@ from upnas.records import Objective, StudyHeader, TrialRecord
 from upnas.report.words import (
     format_estimate,
     metric_name,
+    metric_words,
     shared_decimals,
     unit,
 )
@@ -60,7 +61,7 @@ def baseline_table(summary: StudySummary) -> Table:
 def candidate_table(
     summary: StudySummary, entries: Iterable[CandidateSummary], *, with_intervals: bool = True
 ) -> Table:
-    """Number, upsamplers, objectives with intervals, test quality, seeds and remarks.
+    """Number, upsamplers, objectives with intervals, test and other quality, seeds and remarks.
 
     Every table of a study uses the same decimals in the same column.
     """
@@ -146,7 +147,8 @@ def pareto_csv(summary: StudySummary) -> str:
     metrics = sorted({metric for entry in summary.entries for metric in entry.test_quality})
     heads = ["trial", "key", "on_front", "knee", "feasible", "baseline", "num_seeds", "remarks"]
     heads += summary.header.stages
-    for name in [*(objective.label for objective in objectives), *(f"test_{m}" for m in metrics)]:
+    names = [objective.label for objective in objectives]
+    for name in [*names, *summary.other_metrics, *(f"test_{metric}" for metric in metrics)]:
         heads += [name, f"{name}_low", f"{name}_high"]
     buffer = io.StringIO()
     writer = csv.writer(buffer, lineterminator="\n")
@@ -158,7 +160,8 @@ def pareto_csv(summary: StudySummary) -> str:
         texts += [entry.baseline or "", str(len({trial.seed for trial in entry.trials}))]
         texts += ["; ".join(remarks(entry))]
         texts += stage_labels(summary.header, entry.candidate).values()
-        estimates = [*entry.values, *(entry.test_quality.get(metric) for metric in metrics)]
+        estimates = [*entry.values, *map(entry.quality.get, summary.other_metrics)]
+        estimates += map(entry.test_quality.get, metrics)
         numbers = [number for estimate in estimates for number in _numbers(estimate)]
         writer.writerow([*map(_guard, texts), *numbers])
     return buffer.getvalue()
@@ -166,8 +169,11 @@ def pareto_csv(summary: StudySummary) -> str:
 
 def value_head(objective: Objective) -> str:
     """Name and unit: ``latency [ms]``."""
-    name, bracket = metric_name(objective), unit(objective.metric)
-    return f"{name} [{bracket}]" if bracket else name
+    return _with_bracket(metric_name(objective), objective.metric)
+
+
+def _with_bracket(name: str, metric: str) -> str:
+    return f"{name} [{unit(metric)}]" if unit(metric) else name
 
 
 @dataclass(frozen=True, slots=True)
@@ -186,7 +192,10 @@ class _Values:
 
 
 def _value_columns(summary: StudySummary) -> list[_Values]:
-    """One column per objective, then one per quality that was scored on the test split."""
+    """One column per objective, then its quality on the test split, then what else was asked for.
+
+    That is the validation split's.
+    """
     entries = summary.entries
     columns = [
         _Values(value_head(o), o.metric, {entry.key: entry.values[row] for entry in entries})
@@ -196,6 +205,9 @@ def _value_columns(summary: StudySummary) -> list[_Values]:
         scores = {entry.key: entry.test_quality.get(objective.metric) for entry in entries}
         if any(scores.values()):
             columns.append(_Values(f"test {metric_name(objective)}", objective.metric, scores))
+    for metric in summary.other_metrics:
+        scores = {entry.key: entry.quality.get(metric) for entry in entries}
+        columns.append(_Values(_with_bracket(metric_words(metric), metric), metric, scores))
     return columns
 
 

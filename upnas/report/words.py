@@ -14,22 +14,34 @@ PLUS_MINUS: Final = "\N{PLUS-MINUS SIGN}"
 TIMES: Final = "\N{MULTIPLICATION SIGN}"
 NOT_MEASURED: Final = "not measured"
 
-_UNITS: Final = {"_ms": "ms", "_mib": "MiB", "_s": "s", "psnr": "dB"}
+_UNITS: Final = {
+    "_ms": "ms",
+    "_mib": "MiB",
+    "_s": "s",
+    "psnr": "dB",
+    "hd95": "px",
+    "edge_rise_width": "px",
+    "spectrum_distance": "nats",
+}
 
 
 def unit(metric: str) -> str:
-    """The unit that a metric's suffix names; empty for fractions and counts."""
+    """The unit of a metric by the end of its name; empty for fractions and counts."""
     return next((unit for suffix, unit in _UNITS.items() if metric.endswith(suffix)), "")
 
 
 def metric_name(objective: Objective) -> str:
     """The metric in words, with its target where one was named: ``latency@laptop``."""
-    name = objective.metric
+    name = metric_words(objective.metric)
+    return name if objective.target is None else f"{name}@{objective.target}"
+
+
+def metric_words(metric: str) -> str:
+    """A metric's name in words, without its unit."""
     for suffix in _UNITS:
         if suffix.startswith("_"):
-            name = name.removesuffix(suffix)
-    name = name.replace("_", " ")
-    return name if objective.target is None else f"{name}@{objective.target}"
+            metric = metric.removesuffix(suffix)
+    return metric.replace("_", " ")
 
 
 def axis_title(objective: Objective) -> str:

@@ -145,12 +145,16 @@ class SamplerStudy:
         return values, optuna.trial.TrialState.COMPLETE
 
     def _violations(self, record: TrialRecord) -> dict[str, float]:
-        """By how much each constraint is violated; zero or less is feasible."""
+        """By how much each constraint is violated; zero or less is feasible.
+
+        Those on quality are left out of a record that has none: it never trained.
+        """
         if not record.costs:
             return {}
         return {
             f"{constraint.metric}@{constraint.target or 'first'}": _violation(record, constraint)
             for constraint in self._constraints
+            if record.rungs or not constraint.is_on_quality
         }
 
     def _distributions(self, candidate: Candidate) -> dict[str, BaseDistribution]:

@@ -71,27 +71,26 @@ def _wrong_target(
     return [] if target in targets else [Mistake(path, unknown("target", target, targets))]
 
 
-def constraint_mistakes(config: ConstraintsConfig, targets: Sequence[str]) -> list[Mistake]:
-    """Constraints that name no target of the space."""
-    return [
-        mistake
-        for constraint in config.records()
-        for mistake in _wrong_target(
-            constraint.target,
-            constraint.metric,
-            targets,
-            ("constraints", constraint.metric, "target"),
-        )
-    ]
+def constraint_mistakes(
+    config: ConstraintsConfig, metrics: Sequence[Metric], targets: Sequence[str]
+) -> list[Mistake]:
+    """Constraints on what is neither a cost nor a metric of the task, or on no target.
 
-
-def quality_constraint(metric: str) -> str:
-    """The text for a constraint on a quality metric."""
-    return (
-        f"{metric} is a quality metric, known only after training; a constraint is checked "
-        f"before. Allowed: {', '.join(ConstraintsConfig.model_fields)}. "
-        f"Make {metric} an objective instead."
-    )
+    Args:
+        config: `constraints`.
+        metrics: The task's quality metrics.
+        targets: The names of the targets.
+    """
+    known = [*ConstraintsConfig.model_fields, *(metric.name for metric in metrics)]
+    mistakes: list[Mistake] = []
+    for constraint in config.records():
+        path: YamlPath = ("constraints", constraint.metric)
+        if constraint.metric not in known:
+            text = unknown("metric", constraint.metric, known)
+            mistakes.append(Mistake(path, text, at_key=True))
+            continue
+        mistakes += _wrong_target(constraint.target, constraint.metric, targets, (*path, "target"))
+    return mistakes
 
 
 def resolve_targets(

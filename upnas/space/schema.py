@@ -68,11 +68,11 @@ class ObjectiveConfig(Section):
 
 
 class Limit(Section):
-    """A limit on a cost."""
+    """A limit on a cost or a quality."""
 
     min: float | None = None
     max: float | None = None
-    target: str | None = Field(None, description="A target's name; absent = the first.")
+    target: str | None = Field(None, description="For costs: a target's name; absent = the first.")
 
     @model_validator(mode="after")
     def _has_room(self) -> Limit:
@@ -86,7 +86,13 @@ class Limit(Section):
 
 
 class ConstraintsConfig(Section):
-    """`constraints`: limits on costs; a candidate that violates one never trains."""
+    """`constraints`: limits on costs and, by their names, on the task's quality metrics.
+
+    A candidate whose costs violate one never trains; one whose quality does is infeasible.
+    """
+
+    model_config = ConfigDict(extra="allow")
+    __pydantic_extra__: dict[str, Limit]
 
     latency_ms: Limit | None = None
     peak_memory_mib: Limit | None = None
@@ -94,8 +100,8 @@ class ConstraintsConfig(Section):
     exportable: Literal["onnx", "torch_export"] | None = None
 
     def records(self) -> tuple[Constraint, ...]:
-        """The constraints that are set, in this class's order."""
-        limits = {name: getattr(self, name) for name in LIMITED_METRICS}
+        """The constraints that are set: costs in this class's order, qualities, exportability."""
+        limits = {name: getattr(self, name) for name in LIMITED_METRICS} | self.__pydantic_extra__
         constraints = [
             Constraint(metric=name, min=limit.min, max=limit.max, target=limit.target)
             for name, limit in limits.items()

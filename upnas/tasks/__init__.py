@@ -1,8 +1,7 @@
 """The catalogue of tasks.
 
-A new task is one file with a config (a subclass of :class:`CropTaskConfig`, or a record with
-``type``, ``signature`` and ``metrics``) and a :class:`Task`, and one line in :data:`TASKS` and in
-:data:`TaskConfig`.
+A new task is one file with a config (a subclass of :class:`CropTaskConfig`) and a :class:`Task`,
+and one line in :data:`TASKS` and in :data:`TaskConfig`.
 """
 
 from __future__ import annotations
@@ -88,5 +87,5 @@ def with_absolute_path(config: TaskConfig) -> TaskConfig:
 
 
 def metrics_of(config: TaskConfig) -> tuple[Metric, ...]:
-    """The task's metrics, the main one first, without loading its data."""
-    return config.metrics
+    """All metrics that the task offers, the main one first, without loading its data."""
+    return config.offered_metrics()

@@ -23,12 +23,16 @@ class Metric:
     Attributes:
         name: As in the YAML's ``objectives``.
         direction: Which way is better.
-        unit: "fraction" or "dB".
+        unit: "fraction", "dB", "px" or "nats".
     """
 
     name: str
     direction: Direction
     unit: str
+
+
+#: What every task offers and the weights alone tell; the trial scores it, the task does not.
+DC_GAIN_SPREAD: Final = Metric("dc_gain_spread", "minimize", "fraction")
 
 
 class Task(ABC):
@@ -39,7 +43,7 @@ class Task(ABC):
 
     #: Channels and scale of the networks that solve the task.
     signature: TaskSignature
-    #: Quality metrics; the first one is the task's main metric.
+    #: Quality metrics that :meth:`evaluate` gives; the first one is the task's main metric.
     metrics: tuple[Metric, ...]
 
     @abstractmethod

@@ -4,24 +4,32 @@ from __future__ import annotations
 
 import math
 from abc import abstractmethod
-from collections.abc import Mapping, Sequence
-from typing import Final
+from collections.abc import Iterable, Mapping, Sequence
+from typing import ClassVar, Final, Self
 
 import numpy as np
 import torch
-from pydantic import Field, PositiveInt
+from pydantic import Field, PositiveInt, field_validator, model_validator
 from torch import Tensor
 
+from upnas.errors import suggest_name
 from upnas.records import Record, TaskSignature
-from upnas.tasks.base import Metric, Predict, Split, Task
+from upnas.tasks.base import DC_GAIN_SPREAD, Metric, Predict, Split, Task
 from upnas.tasks.crops import Augmentation, Bytes, CropSet
 
 EVAL_BATCH_SIZE: Final = 16
+#: What every task on crops can score beside its own metrics, of what its network puts out.
+LATTICE_METRICS: Final = (
+    Metric("lattice_energy", "minimize", "fraction"),
+    Metric("phase_variance", "minimize", "fraction"),
+)
+_MIN_PERIODS: Final = 6  # in a crop; they leave the 4 that are needed when its border is cut off
 
 
 class CropTaskConfig(Record):
     """The fields of ``task:`` that every task on crops has."""
 
+    crop: int = Field(description="Side of the square images, in pixels.")
     augmentation: Augmentation = Field(
         "dihedral",
         description="Symmetries of training crops: none, mirror (left-right, for scenes with an "
@@ -38,15 +46,76 @@ class CropTaskConfig(Record):
         "same ones for every candidate.",
     )
 
+    metrics: tuple[str, ...] = Field(
+        (),
+        description="Metrics to score and report beside the default ones and those that objectives "
+        "and constraints name.",
+    )
+    lattice_period: int | None = Field(
+        None,
+        ge=2,
+        le=16,
+        description="Period in output pixels of the checkerboard that lattice_energy and "
+        "phase_variance look for; None = the task's scale, or 2 = that of the last doubling.",
+    )
+
+    #: Always scored; the first one is the task's main metric.
+    default_metrics: ClassVar[tuple[Metric, ...]]
+    #: Scored where somebody asks for them.
+    optional_metrics: ClassVar[tuple[Metric, ...]]
+
+    @classmethod
+    def offered_metrics(cls) -> tuple[Metric, ...]:
+        """All metrics, the main one first; known without loading data."""
+        optional = (*cls.optional_metrics, *LATTICE_METRICS, DC_GAIN_SPREAD)
+        return (*cls.default_metrics, *optional)
+
+    @field_validator("metrics")
+    @classmethod
+    def _are_offered(cls, names: tuple[str, ...]) -> tuple[str, ...]:
+        offered = [metric.name for metric in cls.offered_metrics()]
+        for name in names:
+            if name not in offered:
+                raise ValueError(
+                    f"unknown metric {name!r}.{suggest_name(name, offered)} "
+                    f"Allowed: {', '.join(offered)}."
+                )
+        return tuple(name for name in offered if name in names)
+
+    @model_validator(mode="after")
+    def _crop_holds_the_lattice(self) -> Self:
+        if self.crop < _MIN_PERIODS * self.period:
+            raise ValueError(
+                f"got lattice_period: {self.period}, but a crop of {self.crop} px must hold "
+                f"{_MIN_PERIODS} periods. Allowed: at most {self.crop // _MIN_PERIODS}."
+            )
+        return self
+
     @property
     def signature(self) -> TaskSignature:
         """Channels and scale of the networks; known without loading data."""
         raise NotImplementedError
 
     @property
-    def metrics(self) -> tuple[Metric, ...]:
-        """The metrics, the main one first; known without loading data."""
-        raise NotImplementedError
+    def period(self) -> int:
+        """The lattice's period, decided."""
+        return self.lattice_period or max(2, self.signature.scale_factor)
+
+    @property
+    def evaluated_metrics(self) -> tuple[Metric, ...]:
+        """The metrics that the task scores: the default ones and what was asked for."""
+        return tuple(
+            metric
+            for metric in self.offered_metrics()
+            if metric in self.default_metrics
+            or (metric.name in self.metrics and metric != DC_GAIN_SPREAD)
+        )
+
+    def scoring(self, names: Iterable[str]) -> Self:
+        """The same task that also scores these of its metrics."""
+        asked = {*names} - {metric.name for metric in self.default_metrics} | {*self.metrics}
+        ordered = (metric.name for metric in self.offered_metrics() if metric.name in asked)
+        return self.model_copy(update={"metrics": tuple(ordered)})
 
 
 class CropTask(Task):
@@ -63,7 +132,9 @@ class CropTask(Task):
 
     def __init__(self, config: CropTaskConfig, splits: Mapping[Split, CropSet]) -> None:
         self.signature = config.signature
-        self.metrics = config.metrics
+        self.metrics = config.evaluated_metrics
+        self._names = frozenset(metric.name for metric in self.metrics)
+        self._period = config.period
         self._augmentation = config.augmentation
         self._train = splits["train"]
         self._crops_per_epoch = config.crops_per_epoch or self._train.num_tiles
@@ -104,7 +175,7 @@ class CropTask(Task):
 
     @abstractmethod
     def _scores(self, outputs: Tensor, targets: Tensor) -> dict[str, Tensor]:
-        """Every metric of a batch, one number (B,) per image."""
+        """Every metric of :attr:`metrics` for a batch, one number (B,) per image."""
 
     @abstractmethod
     def _trivial_predictors(self) -> Sequence[Predict]:

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
-from typing import Annotated, Final, Literal
+from typing import Annotated, ClassVar, Final, Literal
 
 import torch
 import torch.nn.functional as F
@@ -17,7 +17,7 @@ from upnas.tasks.crop_task import CropTask, CropTaskConfig
 from upnas.tasks.crops import Bytes, CropSet, pad_to_side
 from upnas.tasks.filaments import FilamentsConfig, make_filaments
 from upnas.tasks.folder import FolderConfig, load_masked_images
-from upnas.tasks.metrics import IGNORE, segmentation_scores
+from upnas.tasks.metrics import IGNORE, lattice_scores, segmentation_scores
 
 #: Inputs are (x - MEAN) / STD with x in [0, 1]: about the range that timm's encoders were made
 #: for (ImageNet's means are 0.41-0.49 and its deviations 0.22-0.23), equal for all channels.
@@ -35,7 +35,21 @@ class SegmentationConfig(CropTaskConfig):
         2, ge=2, le=IGNORE, description="Labels are 0 .. classes - 1; 2 = background, foreground."
     )
     boundary_tolerance_px: float = Field(
-        1.0, ge=0, le=16, description="Largest distance of a match in boundary_f1."
+        1.0, ge=0, le=16, description="Largest distance of a match in boundary_f1 and nsd."
+    )
+    boundary_width: float = Field(
+        0.02, gt=0, le=0.5, description="Width of boundary_iou's band / diagonal of a crop."
+    )
+
+    default_metrics: ClassVar[tuple[Metric, ...]] = (
+        Metric("dice", "maximize", "fraction"),
+        Metric("iou", "maximize", "fraction"),
+        Metric("boundary_f1", "maximize", "fraction"),
+    )
+    optional_metrics: ClassVar[tuple[Metric, ...]] = (
+        Metric("boundary_iou", "maximize", "fraction"),
+        Metric("hd95", "minimize", "px"),
+        Metric("nsd", "maximize", "fraction"),
     )
 
     @model_validator(mode="after")
@@ -50,12 +64,6 @@ class SegmentationConfig(CropTaskConfig):
         out_channels = 1 if self.classes == 2 else self.classes
         return TaskSignature(name=self.type, in_channels=3, out_channels=out_channels)
 
-    @property
-    def metrics(self) -> tuple[Metric, ...]:
-        """Dice, IoU and boundary F1."""
-        names = ("dice", "iou", "boundary_f1")
-        return tuple(Metric(name, "maximize", "fraction") for name in names)
-
 
 class SegmentationTask(CropTask):
     """Label every pixel.
@@ -63,8 +71,9 @@ class SegmentationTask(CropTask):
     Inputs are float32 (B, 3, H, W), normalised by ``MEAN`` and ``STD``; targets are int64 (B, H, W)
     class indices with 255 for pixels that do not count. A network returns logits: (B, 1, H, W)
     for a binary task, positive for foreground, and (B, K, H, W) otherwise. The metrics are those
-    of :func:`upnas.tasks.metrics.segmentation_scores`: of the foreground for a binary task, else
-    the macro mean over the image's classes.
+    of :func:`upnas.tasks.metrics.segmentation_scores`, of the foreground for a binary task, else
+    the macro mean over the image's classes, and those of
+    :func:`upnas.tasks.metrics.lattice_scores`, of the logits.
 
     Images of a folder that are smaller than a crop are reflected at their border; the pixels
     added do not count.
@@ -76,6 +85,7 @@ class SegmentationTask(CropTask):
     def __init__(self, config: SegmentationConfig) -> None:
         self._classes = (1,) if config.classes == 2 else tuple(range(config.classes))
         self._tolerance_px = config.boundary_tolerance_px
+        self._boundary_width = config.boundary_width
         super().__init__(config, _load(config))
         for split, (inputs, targets) in self._tiles.items():
             counts = (targets != IGNORE).flatten(1).any(1)
@@ -96,7 +106,15 @@ class SegmentationTask(CropTask):
 
     def _scores(self, outputs: Tensor, targets: Tensor) -> dict[str, Tensor]:
         prediction = outputs[:, 0] > 0 if outputs.shape[1] == 1 else outputs.argmax(1)
-        return segmentation_scores(prediction.long(), targets, self._classes, self._tolerance_px)
+        scores = segmentation_scores(
+            prediction.long(),
+            targets,
+            self._classes,
+            self._tolerance_px,
+            also=self._names,
+            boundary_width=self._boundary_width,
+        )
+        return scores | lattice_scores(outputs, self._period, self._names)
 
     def _trivial_predictors(self) -> Sequence[Predict]:
         """The constant predictions; for a binary task also a global threshold of the luminance.

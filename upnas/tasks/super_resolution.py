@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
-from typing import Annotated, Literal
+from typing import Annotated, ClassVar, Literal
 
 import numpy as np
 import torch
@@ -17,7 +17,7 @@ from upnas.tasks.base import SPLITS, Metric, Predict, Split
 from upnas.tasks.crop_task import CropTask, CropTaskConfig
 from upnas.tasks.crops import Bytes, CropSet, pad_to_side
 from upnas.tasks.folder import FolderConfig, load_images
-from upnas.tasks.metrics import restoration_scores
+from upnas.tasks.metrics import lattice_scores, restoration_scores
 from upnas.tasks.photos import PhotosConfig, load_photos
 
 
@@ -35,18 +35,23 @@ class SuperResolutionConfig(CropTaskConfig):
         description="Side of the square high-resolution images, in pixels.",
     )
     color: Literal["rgb", "y"] = Field(
-        "rgb", description="What psnr and ssim compare: RGB, or the luma Y of ITU-R BT.601."
+        "rgb", description="What metrics compare: RGB, or the luma Y of ITU-R BT.601."
+    )
+
+    default_metrics: ClassVar[tuple[Metric, ...]] = (
+        Metric("psnr", "maximize", "dB"),
+        Metric("ssim", "maximize", "fraction"),
+    )
+    optional_metrics: ClassVar[tuple[Metric, ...]] = (
+        Metric("band_psnr", "maximize", "dB"),
+        Metric("edge_rise_width", "minimize", "px"),
+        Metric("spectrum_distance", "minimize", "nats"),
     )
 
     @property
     def signature(self) -> TaskSignature:
         """RGB in, RGB out, ``scale`` times larger."""
         return TaskSignature(name=self.type, in_channels=3, out_channels=3, scale_factor=self.scale)
-
-    @property
-    def metrics(self) -> tuple[Metric, ...]:
-        """PSNR and SSIM."""
-        return Metric("psnr", "maximize", "dB"), Metric("ssim", "maximize", "fraction")
 
 
 class SuperResolutionTask(CropTask):
@@ -82,7 +87,8 @@ class SuperResolutionTask(CropTask):
         truth = targets[:, :, border, border]
         if self._color == "y":
             images, truth = luma(images), luma(truth)
-        return restoration_scores(images, truth)
+        scores = restoration_scores(images, truth, also=self._names)
+        return scores | lattice_scores(images, self._period, self._names)
 
     def _trivial_predictors(self) -> Sequence[Predict]:
         # Of torch's two bicubic kernels the anti-aliased one has Pillow's a = -0.5.

@@ -1,0 +1,179 @@
+"""DC gains against the sums of kernel taps, read off the weights."""
+
+from __future__ import annotations
+
+import math
+
+import pytest
+import torch
+from torch import Tensor, nn
+
+from upnas.artifacts import dc_gain_spread, dc_gains, network_dc_gain_spread
+from upnas.upsamplers import (
+    Bicubic,
+    Bilinear,
+    Carafe,
+    DySample,
+    GuidedUpsampler,
+    Nearest,
+    NearestConv,
+    Projected,
+    Selector,
+    SubPixel,
+    Transposed,
+    Upsampler,
+    find_upsampler,
+    upsampler_names,
+)
+
+
+def spread_of(phases: Tensor) -> float:
+    """The definition, for gains (phases, C, C_out)."""
+    mean = phases.mean(0)
+    deviations = [float((gain - mean).square().sum()) for gain in phases]
+    return math.sqrt(sum(deviations) / len(deviations) / float(mean.square().sum()))
+
+
+@pytest.mark.parametrize("scale_factor", [2, 3, 4])
+@pytest.mark.parametrize("kernel_size", [2, 4])
+def test_transposed_convolution_by_its_taps(kernel_size: int, scale_factor: int) -> None:
+    torch.manual_seed(0)
+    s = scale_factor
+    upsampler = Transposed(5, 3, scale_factor=s, kernel_size=kernel_size, init="default")  # type: ignore[arg-type]
+    weight = upsampler.conv.weight.detach().double()  # (C, C_out, k, k)
+    pad = int(upsampler.conv.padding[0])
+    # Output o reads tap t of input i where o = s i - pad + t: phase p has t = p + pad (mod s).
+    phases = torch.stack(
+        [
+            weight[:, :, (y + pad) % s :: s, (x + pad) % s :: s].sum((2, 3))
+            for y in range(s)
+            for x in range(s)
+        ]
+    )
+    torch.testing.assert_close(dc_gains(upsampler), phases.permute(1, 2, 0))
+    assert dc_gain_spread(upsampler) == pytest.approx(spread_of(phases), rel=1e-9)
+    assert dc_gain_spread(upsampler) > 0.5
+
+
+@pytest.mark.parametrize("scale_factor", [2, 3])
+def test_sub_pixel_convolution_by_its_taps(scale_factor: int) -> None:
+    torch.manual_seed(0)
+    upsampler = SubPixel(4, 2, scale_factor=scale_factor)
+    nn.init.normal_(upsampler.conv.weight)
+    assert upsampler.conv.bias is not None
+    nn.init.normal_(upsampler.conv.bias)  # drops out
+    taps = upsampler.conv.weight.detach().double().sum((2, 3))  # (C_out * s * s, C)
+    phases = taps.view(2, scale_factor**2, 4).permute(1, 2, 0)
+    torch.testing.assert_close(dc_gains(upsampler), phases.permute(1, 2, 0))
+    assert dc_gain_spread(upsampler) == pytest.approx(spread_of(phases), rel=1e-9)
+
+
+def test_more_channels_than_are_probed_at_once() -> None:
+    torch.manual_seed(0)
+    upsampler = Transposed(70, 2, kernel_size=2, init="default")
+    taps = upsampler.conv.weight.detach().double().flatten(2)
+    torch.testing.assert_close(dc_gains(upsampler), taps)
+
+
+@pytest.mark.parametrize(
+    "upsampler",
+    [
+        Nearest(3),
+        Bilinear(3),
+        Bicubic(3, scale_factor=3),
+        Carafe(8),
+        DySample(8),
+        SubPixel(3),
+        Transposed(3),
+        NearestConv(3),
+    ],
+    ids=lambda upsampler: type(upsampler).__name__,
+)
+def test_no_spread_by_construction_or_initialisation(upsampler: Upsampler) -> None:
+    assert dc_gain_spread(upsampler) < 1e-6
+
+
+def test_kernels_that_sum_to_one_have_no_spread_whatever_the_weights() -> None:
+    """So it is for every entry of the catalogue that promises to keep constants, and for CARAFE."""
+    kinds: list[type[Upsampler]] = [find_upsampler(name) for name in upsampler_names()]
+    kinds = [kind for kind in kinds if kind.keeps_constants and 2 in kind.dims]
+    kinds.append(Carafe)
+    for kind in kinds:
+        torch.manual_seed(0)
+        upsampler = kind(8)
+        for parameter in upsampler.parameters():
+            nn.init.normal_(parameter)
+        assert dc_gain_spread(upsampler) < 1e-9, kind
+
+
+def test_three_axes() -> None:
+    assert dc_gains(Nearest(2, spatial_dims=3)).shape == (2, 2, 8)
+    assert dc_gain_spread(Nearest(2, spatial_dims=3)) == 0
+
+
+class Gated(GuidedUpsampler):
+    """Nearest, times a gain per phase of a guide that is not constant, and 1 else."""
+
+    def upsample(self, x: Tensor, guide: Tensor | None) -> Tensor:
+        assert guide is not None
+        flat = guide.amax((1, 2, 3), keepdim=True) == guide.amin((1, 2, 3), keepdim=True)
+        u = nn.functional.interpolate(x, size=self.upsampled_size(x))
+        return torch.where(flat, u * guide[:, :1], guide[:, :1] * u)
+
+
+def test_a_guide_is_constant() -> None:
+    assert dc_gain_spread(Gated(4, guide_channels=3)) == 0
+    assert dc_gain_spread(Projected(2, Gated(4, guide_channels=3))) < 1e-12
+
+
+class PhaseGain(Upsampler):
+    """Nearest, times a factor per phase."""
+
+    def __init__(self, *gains: float):
+        super().__init__(1)
+        self.gains = nn.Parameter(torch.tensor(gains, dtype=torch.float32).view(1, 1, 2, 2))
+
+    def upsample(self, x: Tensor, guide: Tensor | None) -> Tensor:
+        return torch.kron(x, self.gains) + 7.0
+
+
+def test_closed_form() -> None:
+    """Gains 1, 1, 3, 3: mean 2, standard deviation 1."""
+    assert dc_gain_spread(PhaseGain(1, 1, 3, 3)) == pytest.approx(0.5)
+    assert dc_gain_spread(PhaseGain(0, 0, 0, 0)) == 0
+    assert dc_gain_spread(PhaseGain(1, -1, 1, -1)) == math.inf
+
+
+def test_a_network_has_the_worst_of_its_upsamplers() -> None:
+    network = nn.Sequential(
+        nn.Conv2d(1, 1, 1), PhaseGain(1, 1, 3, 3), nn.Sequential(PhaseGain(1, 1, 1, 1))
+    )
+    assert network_dc_gain_spread(network) == pytest.approx(0.5)
+    assert network_dc_gain_spread(network[1]) == pytest.approx(0.5)
+    assert network_dc_gain_spread(nn.Conv2d(1, 1, 1)) == 0
+
+
+def test_a_selector_is_measured_as_what_it_is_pinned_to() -> None:
+    torch.manual_seed(0)
+    selector = Selector(4, arms=("bilinear", "transposed"))
+    arm = selector.arms["transposed"]
+    assert isinstance(arm, Transposed)
+    nn.init.normal_(arm.conv.weight)
+    selector.pin((64, 64))
+    with torch.no_grad():
+        selector.gate.out.bias.copy_(torch.tensor([1.0, 0.0]))
+        assert network_dc_gain_spread(nn.Sequential(selector)) == pytest.approx(0, abs=1e-12)
+        selector.gate.out.bias.copy_(torch.tensor([0.0, 1.0]))
+    assert network_dc_gain_spread(nn.Sequential(selector)) == pytest.approx(dc_gain_spread(arm))
+
+
+def test_the_upsampler_stays_as_it_is() -> None:
+    upsampler = SubPixel(3).train()
+    dc_gain_spread(upsampler)
+    assert upsampler.training
+    assert upsampler.conv.weight.dtype == torch.float32
+
+
+def test_fractional_factors_have_no_phases() -> None:
+    with pytest.raises(ValueError, match="phases need integer scale factors"):
+        dc_gains(Bilinear(3, scale_factor=1.5))
