@@ -16,6 +16,7 @@ from search.helpers import make_space, run
 
 import upnas
 from upnas.cli import main
+from upnas.upsamplers import UPSAMPLERS, Carafe
 
 
 class Result(NamedTuple):
@@ -95,6 +96,35 @@ def test_space_show(upnas_: Upnas, tmp_path: Path) -> None:
     code, out, _ = upnas_("space", "show", "small.yaml")
     assert code == 0
     assert "bilinear, transposed" in out
+
+
+def test_upsamplers_are_listed_with_their_properties(upnas_: Upnas) -> None:
+    code, out, err = upnas_("upsamplers")
+    assert (code, err) == (0, "")
+    rows = {line.split()[0]: line for line in out.splitlines() if line.strip()}
+    assert set(UPSAMPLERS) <= set(rows)
+    assert "skip" in rows["fade"]
+    assert "2-D, 3-D" in rows["transposed"]
+    listed = json.loads(upnas_("upsamplers", "--json").out)
+    assert [card["name"] for card in listed] == sorted(UPSAMPLERS)
+
+
+def test_the_card_of_an_upsampler(upnas_: Upnas) -> None:
+    code, out, _ = upnas_("upsamplers", "carafe")
+    assert code == 0
+    assert "https://arxiv.org/abs/1905.02188" in out
+    assert "compressed_channels=64, kernel_size=5, encoder_kernel=3" in out
+    assert all(pitfall in " ".join(out.split()) for pitfall in Carafe.pitfalls)
+    card = json.loads(upnas_("upsamplers", "carafe", "--json").out)
+    assert card["num_parameters"] == 64 * 64 + 64 + 64 * 9 * 100 + 100
+    assert card["macs_per_pixel"] == 64 * 64 + 64 * 9 * 100 + 100 * 64
+
+
+def test_an_unknown_upsampler_names_the_nearest(upnas_: Upnas) -> None:
+    code, out, err = upnas_("upsamplers", "carfe")
+    assert (code, out) == (2, "")
+    assert "Did you mean 'carafe'?" in err
+    assert "Traceback" not in err
 
 
 def test_report(upnas_: Upnas, tmp_path: Path) -> None:

@@ -12,6 +12,7 @@ from typing import Annotated, Any, Literal
 import typer
 
 import upnas
+from upnas.cli.bench import bench_app
 
 app = typer.Typer(
     help="Neural architecture search for how decoders upsample.",
@@ -22,6 +23,7 @@ app = typer.Typer(
 )
 space_app = typer.Typer(help="Look at search spaces.", no_args_is_help=True)
 app.add_typer(space_app, name="space")
+app.add_typer(bench_app, name="bench")
 
 SpaceArgument = Annotated[
     str, typer.Argument(help="A YAML file, or the name of a shipped search space.", metavar="SPACE")
@@ -115,6 +117,27 @@ def report(
 
     study = StudyFolder(run).read_study()
     show_result(study, run, write_report(run, out))
+
+
+@app.command()
+def upsamplers(
+    name: Annotated[
+        str | None,
+        typer.Argument(help="Show the card of one: a name, or its place.", metavar="NAME"),
+    ] = None,
+    as_json: JsonOption = False,
+) -> None:
+    """List the upsamplers with their properties, or show all about one."""
+    from upnas.cli.upsamplers import card_json, show_card, show_catalogue
+    from upnas.upsamplers import card_of, upsampler_names
+
+    cards = [card_of(known) for known in ([name] if name else upsampler_names())]
+    if as_json:
+        typer.echo(json.dumps(card_json(cards[0]) if name else [card_json(c) for c in cards]))
+    elif name:
+        show_card(cards[0])
+    else:
+        show_catalogue(cards)
 
 
 @space_app.command("show")

@@ -136,6 +136,7 @@ def _entry_json(summary: StudySummary, entry: CandidateSummary) -> dict[str, Any
         "baseline": entry.baseline,
         "is_knee": entry.is_knee,
         "values": {objective.label: _estimate_json(value) for objective, value in values},
+        "quality": {name: _estimate_json(value) for name, value in entry.quality.items()},
         "test_quality": {name: _estimate_json(value) for name, value in entry.test_quality.items()},
         "flags": list(entry.flags),
     }
