@@ -13,6 +13,7 @@ import pytest
 
 from upnas.space.load import parse_space
 from upnas.space.reader import parse_source
+from upnas.upsamplers import UPSAMPLERS
 
 ROOT = Path(__file__).parents[1]
 README = (ROOT / "README.md").read_text(encoding="utf-8")
@@ -62,7 +63,17 @@ def test_python_runs() -> None:
     (code,) = blocks("python")
     names: dict[str, object] = {}
     exec(code, names)
-    assert [tuple(names[name].shape) for name in "yz"] == [(1, 64, 64, 64), (1, 64, 63, 64)]  # type: ignore[attr-defined]
+    assert [tuple(names[name].shape) for name in "yzwv"] == [  # type: ignore[attr-defined]
+        (1, 64, 64, 64),
+        (1, 64, 63, 64),
+        (1, 64, 63, 64),
+        (1, 32, 8, 64, 64),
+    ]
+
+
+def test_every_upsampler_is_in_the_list() -> None:
+    listed = README.partition("## The upsamplers")[2].partition("\n## ")[0]
+    assert set(UPSAMPLERS) <= set(re.findall(r"`(\w+)`", listed))
 
 
 def test_links_lead_somewhere() -> None:

@@ -5,7 +5,7 @@ import math
 import pytest
 import torch
 import torch.nn.functional as F
-from torch import Tensor
+from torch import Tensor, nn
 
 from upnas.upsamplers.functional.sampling import positions, sample, sample_at
 
@@ -47,15 +47,39 @@ def test_reads_bilinearly_up_to_the_border(
 
 @pytest.mark.parametrize("layout", LAYOUTS)
 @pytest.mark.parametrize("dtype", [torch.float32, torch.bfloat16, torch.float16])
-def test_keeps_dtype_and_layout(dtype: torch.dtype, layout: torch.memory_format) -> None:
+def test_keeps_dtype_and_channels_last(dtype: torch.dtype, layout: torch.memory_format) -> None:
     torch.manual_seed(0)
     x = torch.randn(2, 4, 5, 6).to(dtype).contiguous(memory_format=layout)
     offset = torch.randn(2, 2 * 2 * 4, 5, 6)
     y = sample(x, offset, None, 2, 2)
     assert y.dtype == dtype
-    assert y.is_contiguous(memory_format=layout)
+    assert y.is_contiguous(memory_format=torch.channels_last)
     expected = sample(x.double().contiguous(), offset.double(), None, 2, 2)
     torch.testing.assert_close(y.double(), expected, atol=0.02, rtol=0.01)
+
+
+@pytest.mark.parametrize("groups", [1, 2])
+@pytest.mark.parametrize("size", [(3, 5), (1, 4), (1, 1)])
+def test_traced_graphs_sample_alike(size: tuple[int, int], groups: int) -> None:
+    """A compiler or an exporter gets grid_sample, a CPU gets the sum of the corners."""
+
+    class Module(nn.Module):
+        def forward(self, x: Tensor, rows: Tensor, columns: Tensor) -> Tensor:
+            return sample_at(x, rows, columns)
+
+    torch.manual_seed(0)
+    x = torch.randn(2, 4, *size, dtype=torch.float64, requires_grad=True)
+    rows, columns = (
+        (torch.rand(2, groups, 7, 6, dtype=torch.float64) * 8 - 2).requires_grad_()
+        for _ in range(2)
+    )
+    arguments = (x, rows, columns)
+    program = torch.export.export(Module(), arguments)
+    assert any("grid_sampler" in str(node.target) for node in program.graph.nodes)
+    y, expected = program.module()(*arguments), sample_at(*arguments)
+    torch.testing.assert_close(y, expected)
+    got = torch.autograd.grad(y.square().sum(), arguments)
+    torch.testing.assert_close(got, torch.autograd.grad(expected.square().sum(), arguments))
 
 
 @pytest.mark.parametrize("layout", LAYOUTS)

@@ -25,7 +25,7 @@ def sample(x: Tensor, offset: Tensor, scope: Tensor | None, groups: int, s: int)
         s: Upsampling factor.
 
     Returns:
-        (B, C, s*H, s*W) in the dtype and the memory format of ``x``; channels_last from Triton.
+        (B, C, s*H, s*W) as from :func:`sample_at`; from Triton, channels_last.
     """
     if triton_reassembly.usable(x):
         y: Tensor = triton_sampling.sample(x, offset, scope, groups, s)
@@ -73,11 +73,10 @@ def sample_at(x: Tensor, rows: Tensor, columns: Tensor) -> Tensor:
         columns: (B, groups, Y, X), likewise.
 
     Returns:
-        (B, C, Y, X) in the dtype and the memory format of ``x``.
+        (B, C, Y, X) in the dtype of ``x``; channels_last where ``x`` is, and always on a CPU.
     """
-    channels_last = not x.is_contiguous() and x.is_contiguous(memory_format=torch.channels_last)
-    if channels_last and x.device.type == "cpu" and not torch.compiler.is_compiling():
-        return _sample_rows(x, rows, columns)
+    if x.device.type == "cpu" and not torch.compiler.is_compiling():
+        return _sum_of_corners(x, rows, columns)
     (b, c, h, w), groups = x.shape, rows.shape[1]
     # A map spans 2 units for grid_sample, -1 and 1 being its outer edges.
     across, down = (columns + 0.5) * (2 / w) - 1, (rows + 0.5) * (2 / h) - 1
@@ -86,29 +85,32 @@ def sample_at(x: Tensor, rows: Tensor, columns: Tensor) -> Tensor:
     maps = x.reshape(b * groups, c // groups, h, w).to(grid.dtype)
     y = F.grid_sample(maps, grid, mode="bilinear", padding_mode="border", align_corners=False)
     y = y.reshape(b, c, *rows.shape[2:]).to(x.dtype)
-    return y.contiguous(memory_format=torch.channels_last) if channels_last else y
+    if x.is_contiguous(memory_format=torch.channels_last) and not x.is_contiguous():
+        return y.contiguous(memory_format=torch.channels_last)  # grid_sample never is
+    return y
 
 
-def _sample_rows(x: Tensor, rows: Tensor, columns: Tensor) -> Tensor:
-    """:func:`sample_at` for channels_last, as a weighted sum of four rows of a table of pixels.
+def _sum_of_corners(x: Tensor, rows: Tensor, columns: Tensor) -> Tensor:
+    """:func:`sample_at` as a weighted sum of four rows of a table of pixels.
 
-    grid_sample makes NCHW; turning its output around would take as long as itself.
+    On a CPU this is faster than grid_sample, which would also have to be turned to channels_last.
     """
     (b, c, h, w), groups = x.shape, rows.shape[1]
     down = rows.permute(0, 2, 3, 1).clamp(0, h - 1)  # (B, Y, X, groups)
     across = columns.permute(0, 2, 3, 1).clamp(0, w - 1)
     top, left = down.floor().clamp(max=max(h - 2, 0)), across.floor().clamp(max=max(w - 2, 0))
-    vertical = torch.stack([1 - (down - top), down - top], dim=-1)
-    horizontal = torch.stack([1 - (across - left), across - left], dim=-1)
-    weights = vertical[..., :, None] * horizontal[..., None, :]
+    v, u = down - top, across - left
+    uv = u * v
+    weights = torch.stack([1 - u - v + uv, u - uv, v - uv, uv], dim=-1)
     # The table is (B, H, W, groups) times the channels of a group; a side of 1 has no neighbour.
-    image = torch.arange(b, device=x.device)[:, None, None, None]
-    first = ((image * h + top.long()) * w + left.long()) * groups
+    # Smaller numbers are less to write and to read.
+    dtype = torch.int32 if x.numel() < 2**31 else torch.int64
+    images, parts = (torch.arange(n, device=x.device, dtype=dtype) for n in (b, groups))
+    corner = (images.view(-1, 1, 1, 1) * h + top.to(dtype)) * w + left.to(dtype)
     below, right = (w * groups if h > 1 else 0), (groups if w > 1 else 0)
-    corners = torch.tensor([0, right, below, below + right], device=x.device)
-    corners = corners + torch.arange(groups, device=x.device)[:, None]
+    steps = torch.tensor([0, right, below, below + right], device=x.device, dtype=dtype)
     y = F.embedding_bag(
-        (first[..., None] + corners).reshape(-1, 4),
+        ((corner * groups + parts)[..., None] + steps).reshape(-1, 4),
         x.permute(0, 2, 3, 1).reshape(-1, c // groups).to(weights.dtype),
         mode="sum",
         per_sample_weights=weights.reshape(-1, 4),
