@@ -62,8 +62,7 @@ def reassemble(x: Tensor, kernels: Tensor, scale_factor: int, padding: Padding =
     y: Tensor
     if triton_reassembly.usable(x):
         y = triton_reassembly.weighted_sum(x, kernels, scale_factor)
-    elif torch.compiler.is_compiling():
-        # A compiler or an exporter sees plain operations: it differentiates and fuses them itself.
+    elif _takes_whole_maps(x):
         y = _sum_of_taps(x, kernels, scale_factor)
     else:
         y = _Reassemble.apply(x, kernels, scale_factor)
@@ -108,11 +107,20 @@ def similarity(
     logits: Tensor
     if triton_reassembly.usable(key):
         logits = triton_reassembly.kernel_gradient(query, key, kernel_size, scale_factor)
-    elif torch.compiler.is_compiling():
+    elif _takes_whole_maps(key):
         logits = _stack_of_taps(query, key, kernel_size, scale_factor)
     else:
         logits = _Similarity.apply(query, key, kernel_size, scale_factor)
     return logits
+
+
+def _takes_whole_maps(x: Tensor) -> bool:
+    """Whether plain operations on whole maps serve better than one row after the other.
+
+    A compiler or an exporter differentiates and fuses them itself, and other devices than a CPU
+    want few large launches.
+    """
+    return torch.compiler.is_compiling() or x.device.type not in ("cpu", "meta")
 
 
 class _Reassemble(torch.autograd.Function):

@@ -27,7 +27,8 @@ def sample(x: Tensor, offset: Tensor, scope: Tensor | None, groups: int, s: int)
     Returns:
         (B, C, s*H, s*W) as from :func:`sample_at`; from Triton, channels_last.
     """
-    if triton_reassembly.usable(x):
+    # Both add the gradient of x up atomically, but only grid_sample says so where that is refused.
+    if triton_reassembly.usable(x) and not torch.are_deterministic_algorithms_enabled():
         y: Tensor = triton_sampling.sample(x, offset, scope, groups, s)
         return y
     rows, columns = positions(offset, scope, groups, s)
