@@ -297,3 +297,12 @@ def test_bicubic_overshoots_a_step_by_about_a_tenth() -> None:
     y = Bicubic(1)(step)
     assert y.max().item() == pytest.approx(1.105, abs=0.005)
     assert y.min().item() == pytest.approx(-0.105, abs=0.005)
+
+
+@pytest.mark.parametrize("factor", [1.1, 1.3, 1.4, 1.7, 2.3, 2.6])
+def test_a_fractional_factor_accepts_the_size_that_it_makes(factor: float) -> None:
+    upsampler = Bilinear(1, scale_factor=factor)
+    for side in range(1, 60):
+        x = torch.randn(1, 1, side, 3)
+        y = upsampler(x)
+        torch.testing.assert_close(upsampler(x, size=y.shape[2:]), y)

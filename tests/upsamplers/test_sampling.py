@@ -156,3 +156,11 @@ def test_static_and_dynamic_scope() -> None:
     torch.testing.assert_close(columns[0, 0, 0], centres + 0.25)
     rows, _ = positions(offset, torch.full_like(offset, 2.0), 1, 2)
     torch.testing.assert_close(rows[0, 0, :, 0], centres + 0.5 / (1 + math.exp(-2)))
+
+
+def test_a_position_that_is_not_a_number_reads_not_a_number() -> None:
+    x = torch.randn(1, 3, 6, 6)
+    rows = torch.zeros(1, 3, 4, 4)
+    rows[0, 1, 2, 3] = math.nan
+    y = sample_at(x, rows, torch.ones(1, 3, 4, 4))
+    assert y.isnan().nonzero().tolist() == [[0, 1, 2, 3]]

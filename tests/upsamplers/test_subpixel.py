@@ -189,6 +189,15 @@ def test_published_costs_are_reproduced() -> None:
     assert 14592 * upsampler.macs_per_pixel() / 1e9 == pytest.approx(34.4, abs=0.05)
 
 
+@pytest.mark.parametrize("factors", FACTORS)
+def test_empty_batch(factors: tuple[int, ...]) -> None:
+    n = len(factors)
+    x = torch.zeros(0, 5, *(4,) * n)
+    for kind in (SubPixel, LightSubPixel):
+        y = kind(5, 3, scale_factor=factors, spatial_dims=n)(x)
+        assert y.shape == (0, 3, *(4 * s for s in factors))
+
+
 def test_counts() -> None:
     assert num_parameters(SubPixel(5, 3, scale_factor=3)) == (9 * 5 + 1) * 9 * 3
     assert SubPixel(5, 3, scale_factor=3).macs_per_pixel() == 9 * 5 * 9 * 3

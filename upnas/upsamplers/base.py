@@ -57,7 +57,7 @@ class Upsampler(nn.Module):
     fractional: ClassVar[bool] = False
     #: A spatially constant input gives a spatially constant output, borders included, whatever
     #: the weights are.
-    keeps_constants: ClassVar[bool] = False
+    keeps_constants: bool = False
     #: A decoder leaves the operator out and enlarges its own output instead.
     deferred: ClassVar[bool] = False
     #: The operator reads a guide at the output resolution.
@@ -81,7 +81,7 @@ class Upsampler(nn.Module):
     #: Why the operator does not export to ONNX; None: it does.
     not_onnx: ClassVar[str | None] = None
     #: Why its gradient is not deterministic on CUDA; None: it is.
-    nondeterministic: ClassVar[str | None] = None
+    nondeterministic: str | None = None
 
     factors: tuple[int, ...]
 
@@ -117,9 +117,9 @@ class Upsampler(nn.Module):
     def _checked_factors(self, scale_factor: ScaleFactor) -> tuple[int, ...]:
         name = type(self).__name__
         given = (
-            (scale_factor,) * self.spatial_dims
-            if isinstance(scale_factor, int | float)
-            else tuple(scale_factor)
+            tuple(scale_factor)
+            if isinstance(scale_factor, Sequence)
+            else (scale_factor,) * self.spatial_dims
         )
         if len(given) != self.spatial_dims:
             raise ValueError(
@@ -165,7 +165,7 @@ class Upsampler(nn.Module):
         """
         full = self.upsampled_size(x)
         if size is not None:
-            needed = tuple(math.ceil(n / s) for n, s in zip(size, self.factors, strict=True))
+            needed = tuple(_input_side(n, s) for n, s in zip(size, self.factors, strict=True))
             if tuple(x.shape[2:]) != needed:
                 raise ValueError(
                     f"{type(self).__name__} cannot reach size={tuple(size)} from "
@@ -173,7 +173,7 @@ class Upsampler(nn.Module):
                     f"it needs an input of {needed}."
                 )
         if self.guided:
-            guide = self._fitted_guide(guide, tuple(size or full), full)
+            guide = self._fitted_guide(guide, x.shape[0], tuple(size or full), full)
         y = self.upsample(x, guide)
         if size is not None and tuple(y.shape[2:]) != tuple(size):
             for axis, side in enumerate(size, start=2):
@@ -205,7 +205,7 @@ class Upsampler(nn.Module):
         )
 
     def _fitted_guide(
-        self, guide: Tensor | None, size: tuple[int, ...], full: tuple[int, ...]
+        self, guide: Tensor | None, batch: int, size: tuple[int, ...], full: tuple[int, ...]
     ) -> Tensor:
         """The guide of an odd size, continued to s*H x s*W by its last row and column."""
         name = type(self).__name__
@@ -215,6 +215,12 @@ class Upsampler(nn.Module):
             raise ValueError(
                 f"{name} needs a guide at the output resolution {size}; "
                 f"got one of {tuple(guide.shape[2:])}."
+            )
+        channels = getattr(self, "guide_channels", guide.shape[1])
+        if guide.shape[0] != batch or guide.shape[1] != channels:
+            raise ValueError(
+                f"{name} needs a guide of batch {batch} and {channels} channels; got "
+                f"{guide.shape[0]} and {guide.shape[1]}."
             )
         if size == full:
             return guide
@@ -229,6 +235,11 @@ class Upsampler(nn.Module):
         dims = "" if self.spatial_dims == 2 else f", spatial_dims={self.spatial_dims}"
         shown = self._shown_factor()
         return f"{self.channels}, {self.out_channels}, scale_factor={shown}{dims}"
+
+
+def _input_side(side: int, factor: float) -> int:
+    """ceil(side / factor); 21 / 1.4 is 15.000000000000002 in floating point, and means 15."""
+    return -(-side // factor) if isinstance(factor, int) else math.ceil(side / factor - 1e-9)
 
 
 class GuidedUpsampler(Upsampler):

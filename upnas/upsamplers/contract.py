@@ -8,6 +8,7 @@ seconds and are left out; the search measures exportability anyway.
 from __future__ import annotations
 
 import inspect
+import itertools
 from collections.abc import Iterator
 from contextlib import contextmanager
 from typing import Any, Final, NoReturn
@@ -42,12 +43,13 @@ def check_contract(kind: type[Upsampler]) -> None:
     with torch.random.fork_rng(devices=[]), torch.device("cpu"):
         torch.default_generator.manual_seed(0)
         _check_signature(kind)
-        for scale in sorted(kind.scales or {2, 3}):
-            upsampler = _build(kind, scale_factor=scale)
+        for dims, scale in itertools.product(sorted(kind.dims), sorted(kind.scales or {2, 3})):
+            upsampler = _build(kind, scale_factor=scale, spatial_dims=dims)
             for check in (_check_shapes, _check_macs, _check_gradients, _check_eval):
                 check(upsampler)
-        if not kind.keeps_channels:
-            _check_shapes(_build(kind, CHANNELS // 2, scale_factor=scale))
+            if not kind.keeps_channels:
+                fewer = _build(kind, CHANNELS // 2, scale_factor=scale, spatial_dims=dims)
+                _check_shapes(fewer)
 
 
 def _check_signature(kind: type[Upsampler]) -> None:
@@ -69,24 +71,32 @@ def _check_signature(kind: type[Upsampler]) -> None:
 
 
 def _build(
-    kind: type[Upsampler], out_channels: int | None = None, *, scale_factor: int
+    kind: type[Upsampler], out_channels: int | None = None, *, scale_factor: int, spatial_dims: int
 ) -> Upsampler:
+    place: dict[str, Any] = {"scale_factor": scale_factor}
+    if len(kind.dims) > 1:
+        place["spatial_dims"] = spatial_dims
     with _blame(kind, f"building it with {CHANNELS} channels, scale_factor={scale_factor}"):
-        return kind(CHANNELS, out_channels, scale_factor=scale_factor)
+        return kind(CHANNELS, out_channels, **place)
+
+
+def _features(upsampler: Upsampler, height: int, width: int) -> Tensor:
+    """Random input; volumes have 3 slices."""
+    return torch.randn(2, CHANNELS, *(3,) * (upsampler.spatial_dims - 2), height, width)
 
 
 def _check_shapes(upsampler: Upsampler) -> None:
     s = upsampler.scale_factor
     for height, width in SIZES:
-        x = torch.randn(2, CHANNELS, height, width)
+        x = _features(upsampler, height, width)
         y = _run(upsampler, x)
-        wanted = (2, upsampler.out_channels, s * height, s * width)
+        wanted = (2, upsampler.out_channels, *(s * side for side in x.shape[2:]))
         if tuple(y.shape) != wanted:
             _refuse(upsampler, f"{tuple(x.shape)} became {tuple(y.shape)}, not {wanted}")
         if y.dtype != x.dtype:
             _refuse(upsampler, f"a {x.dtype} input gave a {y.dtype} output")
     with _blame(upsampler, "an explicit odd size"):
-        size = (s * height - s + 1, s * width)
+        size = tuple(s * side - s + 1 for side in x.shape[2:])
         cropped = upsampler(x, size=size, guide=_guide(upsampler, x, size))
     if tuple(cropped.shape[2:]) != size:
         _refuse(upsampler, f"size={size} gave {tuple(cropped.shape[2:])}; do not override forward")
@@ -101,8 +111,8 @@ def _check_macs(upsampler: Upsampler) -> None:
 def _check_gradients(upsampler: Upsampler) -> None:
     _perturb(upsampler)
     upsampler.train()
-    x = torch.randn(2, CHANNELS, *SIZES[-1], requires_grad=True)
-    for _ in range(8):  # several draws, for operators that choose at random
+    x = _features(upsampler, *SIZES[-1]).requires_grad_()
+    for _ in range(32):  # many draws, for operators that choose at random
         y = _run(upsampler, x)
         torch.autograd.backward((y * torch.randn_like(y)).sum())
     for name, tensor in [("the input", x), *upsampler.named_parameters()]:
@@ -115,7 +125,7 @@ def _check_gradients(upsampler: Upsampler) -> None:
 @torch.no_grad()
 def _check_eval(upsampler: Upsampler) -> None:
     upsampler.eval()
-    x = torch.randn(2, CHANNELS, *SIZES[-1])
+    x = _features(upsampler, *SIZES[-1])
     guide = _guide(upsampler, x)
     y = _run(upsampler, x, guide)
 
@@ -127,15 +137,18 @@ def _check_eval(upsampler: Upsampler) -> None:
     expect(_run(upsampler, x, guide), "two runs on one input differ")
     first = _run(upsampler, x[:1], None if guide is None else guide[:1])
     expect(torch.cat([first, y[1:]]), "the output depends on the rest of the batch")
-    last = x.to(memory_format=torch.channels_last)
+    layout = torch.channels_last if x.dim() == 4 else torch.channels_last_3d
+    last = x.to(memory_format=layout)
     expect(_run(upsampler, last, guide), "a channels_last input gives another output")
-    other = _build(type(upsampler), scale_factor=upsampler.scale_factor).eval()
+    place = {"scale_factor": upsampler.scale_factor, "spatial_dims": upsampler.spatial_dims}
+    other = _build(type(upsampler), **place).eval()
     with _blame(upsampler, "loading its own state_dict"):
         other.load_state_dict(upsampler.state_dict())
     expect(_run(other, x, guide), "a copy with the same state_dict gives another output")
     if upsampler.keeps_constants:
-        y = _run(upsampler, x[:, :, :1, :1].expand_as(x), guide)
-        expect(y[:, :, :1, :1].expand_as(y), "a constant does not stay constant (keeps_constants)")
+        corner = (slice(None), slice(None), *(slice(1) for _ in x.shape[2:]))
+        y = _run(upsampler, x[corner].expand_as(x), guide)
+        expect(y[corner].expand_as(y), "a constant does not stay constant (keeps_constants)")
 
 
 def _run(upsampler: Upsampler, x: Tensor, guide: Tensor | None = None) -> Tensor:

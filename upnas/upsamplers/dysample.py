@@ -9,7 +9,10 @@ from torch import Tensor, nn
 from typing_extensions import override
 
 from upnas.upsamplers.base import Upsampler
+from upnas.upsamplers.choices import check_choice
 from upnas.upsamplers.functional.sampling import sample
+
+Style = Literal["lp", "pl"]
 
 
 class DySample(Upsampler):
@@ -73,11 +76,12 @@ class DySample(Upsampler):
         out_channels: int | None = None,
         *,
         scale_factor: int = 2,
-        style: Literal["lp", "pl"] = "lp",
+        style: Style = "lp",
         groups: Annotated[int, Field(ge=1)] = 4,
         dynamic_scope: bool = False,
     ):
         super().__init__(channels, out_channels, scale_factor=scale_factor)
+        check_choice(type(self).__name__, "style", style, Style)
         phases = scale_factor**2
         if groups < 1:
             raise ValueError(f"DySample needs groups >= 1; got {groups}.")

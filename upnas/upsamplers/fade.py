@@ -11,6 +11,7 @@ from torch import Tensor, nn
 from typing_extensions import override
 
 from upnas.upsamplers.base import GuidedUpsampler
+from upnas.upsamplers.choices import check_choice
 from upnas.upsamplers.functional.reassembly import Padding, reassemble
 
 
@@ -85,6 +86,7 @@ class Fade(GuidedUpsampler):
         )
         if kernel_size % 2 == 0:
             raise ValueError(f"{type(self).__name__} needs an odd kernel_size; got {kernel_size}.")
+        check_choice(type(self).__name__, "padding", padding, Padding)
         self.padding: Padding = padding
         self.compress_guide = nn.Conv2d(self.guide_channels, embedding_channels, 1)
         # A bias here would pass through the same convolution as the guide's and add up with it.

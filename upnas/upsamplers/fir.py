@@ -2,7 +2,8 @@ from __future__ import annotations
 
 import functools
 import math
-from typing import Literal
+from collections.abc import Callable
+from typing import Literal, Self
 
 import numpy as np
 import torch
@@ -12,6 +13,8 @@ from torch import Tensor
 from typing_extensions import override
 
 from upnas.upsamplers.base import ScaleFactor, Upsampler
+from upnas.upsamplers.choices import check_choice
+from upnas.upsamplers.functional.reassembly import Padding
 
 _CONV_TRANSPOSE = {2: F.conv_transpose2d, 3: F.conv_transpose3d}
 
@@ -44,7 +47,8 @@ class Fir(Upsampler):
         (B, C, H, W) -> (B, C, s*H, s*W), for any H, W >= 1.
 
     Raises:
-        ValueError: If ``taps`` is not offered or ``out_channels`` differs from ``channels``.
+        ValueError: If ``taps`` or ``padding`` is not offered, or ``out_channels`` differs from
+            ``channels``.
     """
 
     paper = "Karras et al., CVPR 2020, https://arxiv.org/abs/1912.04958"
@@ -72,7 +76,7 @@ class Fir(Upsampler):
         scale_factor: ScaleFactor = 2,
         spatial_dims: int = 2,
         taps: Literal[2, 4, 6] = 4,
-        padding: Literal["replicate", "zeros"] = "replicate",
+        padding: Padding = "replicate",
     ):
         super().__init__(
             channels, out_channels, scale_factor=scale_factor, spatial_dims=spatial_dims
@@ -81,22 +85,33 @@ class Fir(Upsampler):
             raise ValueError(
                 f"Fir: taps must be 2, 4 or 6, got {taps}. An odd number shifts the content."
             )
+        check_choice(type(self).__name__, "padding", padding, Padding)
         self.taps = taps
         self.padding = padding
-        profiles = [_profile(taps - 1, s) for s in self.factors]
-        kernel = torch.tensor(
-            functools.reduce(np.multiply.outer, profiles), dtype=torch.get_default_dtype()
-        )
-        self.register_buffer("kernel", kernel[None, None], persistent=False)
+        self.keeps_constants = padding == "replicate"
+        kernel = self._filter()
+        self.register_buffer("kernel", kernel.to(torch.get_default_dtype()), persistent=False)
         #: Input pixels beyond each border that the outermost output pixel still reads.
         self._reach = tuple(
             ((side + s) // 2 - 1) // s if padding == "replicate" else 0
-            for side, s in zip(kernel.shape, self.factors, strict=True)
+            for side, s in zip(kernel.shape[2:], self.factors, strict=True)
         )
         self._crop = tuple(
             (side - s) // 2 + s * reach
-            for side, s, reach in zip(kernel.shape, self.factors, self._reach, strict=True)
+            for side, s, reach in zip(kernel.shape[2:], self.factors, self._reach, strict=True)
         )
+
+    def _filter(self) -> Tensor:
+        """(1, 1, *sides) in double precision."""
+        profiles = [_profile(self.taps - 1, s) for s in self.factors]
+        return torch.tensor(functools.reduce(np.multiply.outer, profiles))[None, None]
+
+    @override
+    def _apply(self, fn: Callable[[Tensor], Tensor], recurse: bool = True) -> Self:
+        super()._apply(fn, recurse)  # type: ignore[no-untyped-call]
+        # to_empty() leaves it undefined, and no state dict brings it back.
+        self.kernel = self._filter().to(self.kernel)
+        return self
 
     @override
     def upsample(self, x: Tensor, guide: Tensor | None) -> Tensor:

@@ -116,6 +116,8 @@ class FreqFusion(GuidedUpsampler):
         self.lowpass = nn.Conv2d(compressed_channels, lowpass_kernel**2, 3, padding=1)
         self.highpass = nn.Conv2d(compressed_channels, highpass_kernel**2, 3, padding=1)
         self.offset = OffsetGenerator(compressed_channels, channels) if resample else None
+        if resample:
+            self.nondeterministic = "The gradient of grid_sample is added up atomically."
         self.project = (
             None if self.guide_channels == channels else nn.Conv2d(self.guide_channels, channels, 1)
         )
@@ -132,7 +134,9 @@ class FreqFusion(GuidedUpsampler):
     def upsample(self, x: Tensor, guide: Tensor | None) -> Tensor:
         assert guide is not None  # forward() has checked it
         y, enhanced = self.pair(x, guide)
-        return (enhanced if self.project is None else self.project(enhanced)) + y
+        if self.project is not None:
+            enhanced = self.project(enhanced)
+        return enhanced.to(y.dtype) + y
 
     def pair(self, x: Tensor, guide: Tensor) -> tuple[Tensor, Tensor]:
         """Return the two improved branches before they are fused.

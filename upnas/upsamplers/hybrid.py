@@ -8,6 +8,9 @@ from torch import Tensor, nn
 from typing_extensions import override
 
 from upnas.upsamplers.base import Upsampler
+from upnas.upsamplers.choices import check_choice
+
+AttentionKernel = Literal[3, 7]
 
 
 class Hybrid(Upsampler):
@@ -33,7 +36,8 @@ class Hybrid(Upsampler):
         (B, C, H, W) -> (B, C, s*H, s*W), for any H, W >= 1.
 
     Raises:
-        ValueError: If ``out_channels`` differs from ``channels``.
+        ValueError: If ``attention_kernel`` is not offered, or ``out_channels`` differs from
+            ``channels``.
     """
 
     keeps_channels = True
@@ -53,9 +57,10 @@ class Hybrid(Upsampler):
         out_channels: int | None = None,
         *,
         scale_factor: int = 2,
-        attention_kernel: Literal[3, 7] = 7,
+        attention_kernel: AttentionKernel = 7,
     ):
         super().__init__(channels, out_channels, scale_factor=scale_factor)
+        check_choice(type(self).__name__, "attention_kernel", attention_kernel, AttentionKernel)
         self.refine = nn.Conv2d(channels, channels, 3, padding=1)
         self.attend = nn.Conv2d(2, 1, attention_kernel, padding=attention_kernel // 2)
         for parameter in self.parameters():

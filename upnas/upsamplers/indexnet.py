@@ -7,6 +7,9 @@ from torch import Tensor, nn
 from typing_extensions import override
 
 from upnas.upsamplers.base import GuidedUpsampler
+from upnas.upsamplers.choices import check_choice
+
+Kind = Literal["holistic", "m2o"]
 
 
 class IndexNet(GuidedUpsampler):
@@ -42,7 +45,7 @@ class IndexNet(GuidedUpsampler):
         (B, C, H, W) and a guide (B, C_guide, s*H, s*W) -> (B, C, s*H, s*W), for any H, W >= 1.
 
     Raises:
-        ValueError: If ``out_channels`` differs from ``channels``.
+        ValueError: If ``kind`` is not offered, or ``out_channels`` differs from ``channels``.
     """
 
     keeps_channels = True
@@ -68,13 +71,14 @@ class IndexNet(GuidedUpsampler):
         *,
         scale_factor: int = 2,
         guide_channels: int | None = None,
-        kind: Literal["holistic", "m2o"] = "holistic",
+        kind: Kind = "holistic",
         context: bool = True,
         nonlinear: bool = True,
     ):
         super().__init__(
             channels, out_channels, scale_factor=scale_factor, guide_channels=guide_channels
         )
+        check_choice(type(self).__name__, "kind", kind, Kind)
         s = scale_factor
         self.kind = kind
         # The networks of the phases run side by side, as groups of channels.

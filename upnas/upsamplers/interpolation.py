@@ -16,6 +16,7 @@ from torch import Tensor
 from typing_extensions import override
 
 from upnas.upsamplers.base import ScaleFactor, Upsampler
+from upnas.upsamplers.choices import check_choice
 
 Sizing = Literal["crop", "resize"]
 
@@ -52,6 +53,7 @@ class _Interpolation(Upsampler):
         super().__init__(
             channels, out_channels, scale_factor=scale_factor, spatial_dims=spatial_dims
         )
+        check_choice(type(self).__name__, "sizing", sizing, Sizing)
         self._has_integer_factors = all(isinstance(s, int) for s in self.factors)
         if recompute_scale_factor and self._has_integer_factors:
             raise ValueError(

@@ -31,9 +31,9 @@ class JointBilateral(GuidedUpsampler):
 
     Differs from the authors' code: one step of s instead of a stack of doublings with an adaptively
     pooled guide; map and guide continue by replication, not by reflection, which needs maps larger
-    than r; no dropout; no 1x1 convolution behind the last step; the correction is optional and its
-    mean is removed, so that the weights still sum to one and constants stay constant; similarities,
-    softmax and sums in float32 at least.
+    than r; no dropout; no 1x1 convolution behind the last step; the correction is off by default,
+    and its mean is removed, so that the weights still sum to one and constants stay constant;
+    similarities, softmax and sums in float32 at least.
 
     The MLP keeps PyTorch's own initialisation: its products are of order one. With unit-gain
     weights they would grow with ``key_channels``, and the operator would start as mere bicubic
@@ -46,7 +46,7 @@ class JointBilateral(GuidedUpsampler):
         guide_channels: Channels C_guide of the guide; None means C.
         radius: Radius r of the window, in output pixels.
         key_channels: Channels that the guide is compared in.
-        fixup: Correct the weights by a second MLP.
+        fixup: Correct the weights by a second MLP, as the paper does.
 
     Shape:
         (B, C, H, W), guide (B, C_guide, s*H, s*W) -> (B, C, s*H, s*W), for any H, W >= 1.
@@ -69,6 +69,7 @@ class JointBilateral(GuidedUpsampler):
     pitfalls = (
         "Works at the output resolution: (2r + 1)^2 (C + key_channels) MACs per output pixel.",
         "The window is in output pixels: at factor 4, radius 3 spans less than two input pixels.",
+        "Without fixup=True it lacks the MLP that corrects the weights in the paper.",
         "Can only move what bicubic interpolation gives: a guide with edges that the features do "
         "not share prints its texture on them.",
     )
@@ -105,7 +106,8 @@ class JointBilateral(GuidedUpsampler):
     @override
     def upsample(self, x: Tensor, guide: Tensor | None) -> Tensor:
         assert guide is not None  # forward() has checked it
-        enlarged = F.interpolate(x, size=self.upsampled_size(x), mode="bicubic")
+        # Autocast on a CPU interpolates in float32.
+        enlarged = F.interpolate(x, size=self.upsampled_size(x), mode="bicubic").to(x.dtype)
         return reassemble(enlarged, self._kernels(guide), 1, padding="replicate")
 
     def _kernels(self, guide: Tensor) -> Tensor:
@@ -152,7 +154,7 @@ class JointBilateralImage(JointBilateral):
         guide_channels: Channels C_guide of the image; None means 3.
         radius: Radius r of the window, in output pixels.
         key_channels: Channels that the image is compared in.
-        fixup: Correct the weights by a second MLP.
+        fixup: Correct the weights by a second MLP, as the paper does.
 
     Shape:
         (B, C, H, W), image (B, C_guide, s*H, s*W) -> (B, C, s*H, s*W), for any H, W >= 1.

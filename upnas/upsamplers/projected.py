@@ -17,9 +17,14 @@ class Projected(Upsampler):
 
     Shape:
         (B, C, H, W) -> (B, C_out, s*H, s*W), for any H, W >= 1.
+
+    Raises:
+        ValueError: If the upsampler is for volumes or its factors are no common integer.
     """
 
     def __init__(self, channels: int, upsampler: Upsampler):
+        if upsampler.spatial_dims != 2:
+            raise ValueError("Projected is for 2-D features.")
         super().__init__(channels, upsampler.out_channels, scale_factor=upsampler.scale_factor)
         self.project = nn.Conv2d(channels, upsampler.channels, 1)
         self.upsampler = upsampler

@@ -207,7 +207,8 @@ def interpolated_kernels(kernels: Tensor, scale_factor: int) -> Tensor:
     reads = places(k) + ((places(s) + 0.5) / s + 0.5)[:, None]
     weights = (1 - (places(k + 2)[:, None] - reads[:, None]).abs()).clamp(min=0)  # (s, k + 2, k)
     by_axis = kernels.reshape(b, k, k, h, s, w, s)
-    wider = torch.einsum("bijhpwq,pmi,qnj->bmnhpwq", by_axis, weights, weights)
+    with torch.autocast(kernels.device.type, enabled=False):  # it would round the weights
+        wider = torch.einsum("bijhpwq,pmi,qnj->bmnhpwq", by_axis, weights, weights)
     return wider.reshape(b, (k + 2) ** 2, height, width)
 
 

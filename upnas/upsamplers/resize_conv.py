@@ -4,8 +4,8 @@ from __future__ import annotations
 
 import functools
 import math
-from collections.abc import Sequence
-from typing import Literal
+from collections.abc import Callable, Sequence
+from typing import Literal, Self
 
 import torch
 import torch.nn.functional as F
@@ -13,8 +13,12 @@ from torch import Tensor, nn
 from typing_extensions import override
 
 from upnas.upsamplers.base import ScaleFactor, Upsampler
+from upnas.upsamplers.choices import check_choice
 from upnas.upsamplers.functional.convolution import mix_channels
 from upnas.upsamplers.initialisation import kaiming_
+
+Form = Literal["fused", "plain"]
+Order = Literal["conv_first", "upsample_first"]
 
 _CONVOLUTION: dict[int, type[nn.Conv2d] | type[nn.Conv3d]] = {2: nn.Conv2d, 3: nn.Conv3d}
 _CONV_TRANSPOSE = {2: F.conv_transpose2d, 3: F.conv_transpose3d}
@@ -69,16 +73,25 @@ class NearestConv(Upsampler):
         *,
         scale_factor: ScaleFactor = 2,
         spatial_dims: int = 2,
-        form: Literal["fused", "plain"] = "fused",
+        form: Form = "fused",
     ):
         super().__init__(
             channels, out_channels, scale_factor=scale_factor, spatial_dims=spatial_dims
         )
+        check_choice(type(self).__name__, "form", form, Form)
         self.form = form
         self.conv = _CONVOLUTION[spatial_dims](channels, self.out_channels, 3, padding=1)
         kaiming_(self.conv)
         if form == "fused":
             self.register_buffer("boxes", _boxes(self.factors), persistent=False)
+
+    @override
+    def _apply(self, fn: Callable[[Tensor], Tensor], recurse: bool = True) -> Self:
+        super()._apply(fn, recurse)  # type: ignore[no-untyped-call]
+        if self.form == "fused":
+            # to_empty() leaves it undefined, and no state dict brings it back.
+            self.boxes = _boxes(self.factors).to(self.boxes)
+        return self
 
     @override
     def upsample(self, x: Tensor, guide: Tensor | None) -> Tensor:
@@ -155,11 +168,12 @@ class BilinearConv1x1(Upsampler):
         *,
         scale_factor: ScaleFactor = 2,
         spatial_dims: int = 2,
-        order: Literal["conv_first", "upsample_first"] = "conv_first",
+        order: Order = "conv_first",
     ):
         super().__init__(
             channels, out_channels, scale_factor=scale_factor, spatial_dims=spatial_dims
         )
+        check_choice(type(self).__name__, "order", order, Order)
         self.order = order
         self.conv = _CONVOLUTION[spatial_dims](channels, self.out_channels, 1)
         kaiming_(self.conv)

@@ -9,7 +9,10 @@ from torch import Tensor, nn
 from typing_extensions import override
 
 from upnas.upsamplers.base import GuidedUpsampler
+from upnas.upsamplers.choices import check_choice
 from upnas.upsamplers.functional.reassembly import Padding, reassemble, similarity
+
+Variant = Literal["b", "i", "g"]
 
 
 class Sapa(GuidedUpsampler):
@@ -77,7 +80,7 @@ class Sapa(GuidedUpsampler):
         *,
         scale_factor: int = 2,
         guide_channels: int | None = None,
-        variant: Literal["b", "i", "g"] = "b",
+        variant: Variant = "b",
         embedding_channels: Annotated[int, Field(ge=1)] = 32,
         kernel_size: Literal[3, 5, 7] = 5,
         padding: Padding = "zeros",
@@ -87,6 +90,8 @@ class Sapa(GuidedUpsampler):
         )
         if kernel_size % 2 == 0:
             raise ValueError(f"Sapa needs an odd kernel_size; got {kernel_size}.")
+        check_choice(type(self).__name__, "variant", variant, Variant)
+        check_choice(type(self).__name__, "padding", padding, Padding)
         if variant == "i" and self.guide_channels != channels:
             raise ValueError(
                 "Sapa with variant='i' compares guide and features channel by channel: it needs "

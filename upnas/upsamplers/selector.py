@@ -24,9 +24,9 @@ class Selector(Switched):
     A small network, the gate, maps (log2 H, log2 W) of the input to one logit per arm; pi is their
     softmax. In training an arm is drawn with the straight-through Gumbel-softmax of Jang et al.,
     ICLR 2017, https://arxiv.org/abs/1611.01144, section 2.2: the output is the drawn arm's, the
-    gradient is that of the soft mixture. An arm is drawn with probability pi whatever the
-    temperature, which sets how soft the gradient is; lower it during training. The gate starts
-    uniform.
+    gate's gradient is that of the soft mixture, and only the drawn arm's weights learn. An arm is
+    drawn with probability pi whatever the temperature, which sets how soft the gradient is; lower
+    it during training. The gate starts uniform.
 
     Training costs the time and memory of all arms, because the gradient of the gate is each arm's
     output. In eval mode the likeliest arm alone is computed, but the device must be asked which one

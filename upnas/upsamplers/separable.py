@@ -9,7 +9,10 @@ from torch import Tensor, nn
 from typing_extensions import override
 
 from upnas.upsamplers.base import Upsampler
+from upnas.upsamplers.choices import check_choice
 from upnas.upsamplers.initialisation import kaiming_
+
+Form = Literal["plain", "fused"]
 
 
 class Separable(Upsampler):
@@ -53,9 +56,10 @@ class Separable(Upsampler):
         out_channels: int | None = None,
         *,
         scale_factor: int = 2,
-        form: Literal["plain", "fused"] = "plain",
+        form: Form = "plain",
     ):
         super().__init__(channels, out_channels, scale_factor=scale_factor)
+        check_choice(type(self).__name__, "form", form, Form)
         self.form = form
         self.depthwise = nn.Conv2d(channels, channels, 3, padding=1, groups=channels, bias=False)
         self.pointwise = nn.Conv2d(channels, self.out_channels, 1)
@@ -122,7 +126,7 @@ class Eucb(Separable):
         out_channels: int | None = None,
         *,
         scale_factor: int = 2,
-        form: Literal["plain", "fused"] = "plain",
+        form: Form = "plain",
     ):
         super().__init__(channels, out_channels, scale_factor=scale_factor, form=form)
         self.norm = nn.BatchNorm2d(channels)

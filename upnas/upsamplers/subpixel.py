@@ -10,9 +10,12 @@ from torch import Tensor, nn
 from typing_extensions import override
 
 from upnas.upsamplers.base import ScaleFactor, Upsampler
+from upnas.upsamplers.choices import check_choice
 from upnas.upsamplers.functional.convolution import mix_channels
 from upnas.upsamplers.functional.shuffle import box_blur, pixel_shuffle
 from upnas.upsamplers.initialisation import LEAKY_SLOPE, icnr_
+
+Activation = Literal["none", "leaky_relu"]
 
 _CONVOLUTION: dict[int, type[nn.Conv2d] | type[nn.Conv3d]] = {2: nn.Conv2d, 3: nn.Conv3d}
 
@@ -67,12 +70,13 @@ class SubPixel(Upsampler):
         *,
         scale_factor: ScaleFactor = 2,
         spatial_dims: int = 2,
-        activation: Literal["none", "leaky_relu"] = "none",
+        activation: Activation = "none",
         blur: bool = False,
     ):
         super().__init__(
             channels, out_channels, scale_factor=scale_factor, spatial_dims=spatial_dims
         )
+        check_choice(type(self).__name__, "activation", activation, Activation)
         self.activation = activation
         self.blur = blur
         phases = math.prod(self.factors)

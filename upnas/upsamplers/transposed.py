@@ -9,7 +9,10 @@ from torch import Tensor, nn
 from typing_extensions import override
 
 from upnas.upsamplers.base import ScaleFactor, Upsampler
+from upnas.upsamplers.choices import check_choice
 from upnas.upsamplers.initialisation import bilinear_, tie_phases_
+
+Init = Literal["tied", "bilinear", "default"]
 
 _CONVOLUTION: dict[int, Callable[..., nn.ConvTranspose2d | nn.ConvTranspose3d]] = {
     2: nn.ConvTranspose2d,
@@ -50,7 +53,7 @@ class Transposed(Upsampler):
         (B, C, H, W) -> (B, C_out, s*H, s*W), for any H, W >= 1.
 
     Raises:
-        ValueError: If ``kernel_size`` is neither 2 nor 4.
+        ValueError: If ``kernel_size`` is neither 2 nor 4, or ``init`` is not offered.
     """
 
     dims = frozenset({2, 3})
@@ -76,7 +79,7 @@ class Transposed(Upsampler):
         scale_factor: ScaleFactor = 2,
         spatial_dims: int = 2,
         kernel_size: Literal[2, 4] = 4,
-        init: Literal["tied", "bilinear", "default"] = "tied",
+        init: Init = "tied",
         norm_act: bool = False,
     ):
         super().__init__(
@@ -87,6 +90,7 @@ class Transposed(Upsampler):
                 f"Transposed: kernel_size must be 2 (no overlap) or 4 (overlap), got {kernel_size}."
                 " Other sides shift the content or cover the output unevenly."
             )
+        check_choice(type(self).__name__, "init", init, Init)
         sides = tuple(s if kernel_size == 2 else 2 * s - s % 2 for s in self.factors)
         self.conv = _CONVOLUTION[spatial_dims](
             channels,

@@ -20,16 +20,18 @@ from __future__ import annotations
 
 import math
 from collections.abc import Iterator, Sequence
-from typing import Any, Literal
+from typing import Any, Literal, get_args
 
 import torch
 import torch.nn.functional as F
 from torch import Tensor
 from torch.autograd.function import once_differentiable
 
+from upnas.upsamplers.choices import check_choice
 from upnas.upsamplers.functional import triton_reassembly
 
 Padding = Literal["zeros", "replicate"]
+_PADDINGS = get_args(Padding)
 
 
 def reassemble(x: Tensor, kernels: Tensor, scale_factor: int, padding: Padding = "zeros") -> Tensor:
@@ -47,8 +49,10 @@ def reassemble(x: Tensor, kernels: Tensor, scale_factor: int, padding: Padding =
         (B, C, s*H, s*W) in the dtype of ``x`` and channels_last in memory.
 
     Raises:
-        ValueError: If the number of weights is not an odd square or the sizes do not fit.
+        ValueError: If the number of weights is not an odd square, the sizes do not fit, or the
+            padding is not offered.
     """
+    check_choice("reassemble", "padding", padding, _PADDINGS)
     side = math.isqrt(kernels.shape[1])
     wanted = (x.shape[-2] * scale_factor, x.shape[-1] * scale_factor)
     if side * side != kernels.shape[1] or side % 2 == 0 or tuple(kernels.shape[-2:]) != wanted:
@@ -58,7 +62,8 @@ def reassemble(x: Tensor, kernels: Tensor, scale_factor: int, padding: Padding =
         )
     kernels = kernels.to(_accumulation_dtype(x))
     if padding == "replicate":
-        x = F.pad(x, [side // 2] * 4, mode="replicate")
+        # Autocast on a CPU pads in float32.
+        x = F.pad(x, [side // 2] * 4, mode="replicate").to(x.dtype)
     y: Tensor
     if triton_reassembly.usable(x):
         y = triton_reassembly.weighted_sum(x, kernels, scale_factor)
@@ -91,8 +96,9 @@ def similarity(
         (B, k*k, s*H, s*W) in float32 (float64 for float64 inputs).
 
     Raises:
-        ValueError: If ``kernel_size`` is even or the sizes do not fit.
+        ValueError: If ``kernel_size`` is even, the sizes do not fit, or the padding is not offered.
     """
+    check_choice("similarity", "padding", padding, _PADDINGS)
     b, c, h, w = key.shape
     wanted = (b, c, h * scale_factor, w * scale_factor)
     if kernel_size % 2 == 0 or tuple(query.shape) != wanted:
@@ -103,7 +109,7 @@ def similarity(
     dtype = torch.promote_types(query.dtype, key.dtype)
     query, key = query.to(dtype), key.to(dtype)
     if padding == "replicate":
-        key = F.pad(key, [kernel_size // 2] * 4, mode="replicate")
+        key = F.pad(key, [kernel_size // 2] * 4, mode="replicate").to(dtype)
     logits: Tensor
     if triton_reassembly.usable(key):
         logits = triton_reassembly.kernel_gradient(query, key, kernel_size, scale_factor)

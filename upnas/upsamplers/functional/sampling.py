@@ -99,7 +99,11 @@ def _sum_of_corners(x: Tensor, rows: Tensor, columns: Tensor) -> Tensor:
     (b, c, h, w), groups = x.shape, rows.shape[1]
     down = rows.permute(0, 2, 3, 1).clamp(0, h - 1)  # (B, Y, X, groups)
     across = columns.permute(0, 2, 3, 1).clamp(0, w - 1)
-    top, left = down.floor().clamp(max=max(h - 2, 0)), across.floor().clamp(max=max(w - 2, 0))
+    # A position that is not a number is no row of the table; its weights make the output NaN.
+    top, left = (
+        place.detach().floor().clamp(max=max(side - 2, 0)).nan_to_num(0.0)
+        for place, side in ((down, h), (across, w))
+    )
     v, u = down - top, across - left
     uv = u * v
     weights = torch.stack([1 - u - v + uv, u - uv, v - uv, uv], dim=-1)

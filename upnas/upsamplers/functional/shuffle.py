@@ -46,13 +46,14 @@ def pixel_shuffle(x: Tensor, factors: Sequence[int]) -> Tensor:
         torch.compiler.is_exporting() or (channels_last and x.is_cpu)
     ):
         return F.pixel_shuffle(x, factors[0])
+    channels = x.shape[1] // phases
     size = [side * s for side, s in zip(x.shape[2:], factors, strict=True)]
-    y = x.reshape(x.shape[0], -1, *factors, *x.shape[2:])  # (B, C, s_y, s_x, H, W)
+    y = x.reshape(x.shape[0], channels, *factors, *x.shape[2:])  # (B, C, s_y, s_x, H, W)
     interleaved = [axis for i in range(n) for axis in (2 + n + i, 2 + i)]  # H, s_y, W, s_x
     if channels_last:
-        y = y.permute(0, *interleaved, 1).reshape(x.shape[0], *size, -1)
+        y = y.permute(0, *interleaved, 1).reshape(x.shape[0], *size, channels)
         return y.movedim(-1, 1)
-    return y.permute(0, 1, *interleaved).reshape(x.shape[0], -1, *size)
+    return y.permute(0, 1, *interleaved).reshape(x.shape[0], channels, *size)
 
 
 def box_blur(x: Tensor, factors: Sequence[int]) -> Tensor:
