@@ -32,6 +32,35 @@ def test_a_ramp_at_an_angle() -> None:
     assert edge_rise_width(image, image, 0.02).item() == pytest.approx(4.8, abs=0.2)
 
 
+@pytest.mark.parametrize(
+    ("width", "scale", "expected"),
+    [(2.0, 2, 2.4667), (2.0, 4, 4.5733), (8.0, 2, 6.3167), (8.0, 4, 8.1467)],
+)
+def test_the_steps_of_nearest_enlargement_are_one_edge(
+    width: float, scale: int, expected: float
+) -> None:
+    truth = ramp(width)
+    image = F.interpolate(F.avg_pool2d(truth, scale), scale_factor=scale)
+    for dtype in (torch.float64, torch.float32):
+        found = edge_rise_width(image.to(dtype), truth, 0.01).item()
+        assert found == pytest.approx(expected, abs=1e-3)
+
+
+def test_steps_by_hand() -> None:
+    truth = ramp(2.0)
+    image = torch.full_like(truth, 0.2)
+    image[..., 28:32], image[..., 32:] = 0.5, 0.8
+    # From column 27 to 28 it rises through 10 %, from 31 to 32 through 90 %.
+    assert edge_rise_width(image, truth, 0.01).item() == pytest.approx(31.8 - 27.2, abs=1e-9)
+
+
+def test_flat_ends_do_not_lengthen_a_rise() -> None:
+    image = ramp(2.0).clone()
+    image[..., :26] = 0.9  # the rise starts behind a fall, after 2 px or more of its lower level
+    image[..., 33:] = 0.1
+    assert edge_rise_width(image, ramp(2.0), 0.01).item() == pytest.approx(1.6, abs=1e-9)
+
+
 def test_the_width_is_that_of_the_image_at_the_edges_of_the_truth() -> None:
     truth = ramp(2.0)
     widths = [edge_rise_width(ramp(width), truth, 0.01).item() for width in (2.0, 4.0, 8.0)]
@@ -62,14 +91,40 @@ def test_a_truth_without_edges() -> None:
     assert band_psnr(image, flat).tolist() == pytest.approx([20.0, 20.0], abs=1e-4)
 
 
-def test_the_band_is_the_strongest_share_and_its_neighbours() -> None:
+@pytest.mark.parametrize("share", [0.1, 0.4])
+@pytest.mark.parametrize("reach", [0, 1, 2])
+@pytest.mark.parametrize("turn", [0, 1, 2, 3])
+def test_the_band_of_a_step_is_its_two_columns_and_their_neighbours(
+    turn: int, reach: int, share: float
+) -> None:
     truth = torch.zeros(1, 1, 20, 20)
-    truth[..., 10:] = 1.0  # central differences are 1/2 in columns 9 and 10
-    band = edge_band(truth, share=0.1, reach_px=0)[0]
-    assert band.any(0).nonzero().flatten().tolist() == [9, 10]
-    assert band.all(0).sum() == 2
-    wider = edge_band(truth, share=0.1, reach_px=2)[0]
-    assert wider.any(0).nonzero().flatten().tolist() == list(range(7, 13))
+    truth[..., 10:] = 1.0
+    band = edge_band(truth.rot90(turn, (2, 3)), share, reach).rot90(-turn, (1, 2))[0]
+    assert band.all(0).nonzero().flatten().tolist() == list(range(9 - reach, 11 + reach))
+    assert band.any(0).sum() == 2 * reach + 2
+
+
+@pytest.mark.parametrize("falls", [False, True])
+def test_the_band_of_a_diagonal_step_is_thin(falls: bool) -> None:
+    places = torch.arange(32)
+    truth = (places + places[:, None] >= 32).double()  # along one diagonal
+    truth = (1 - truth if falls else truth)[None, None]
+    for image in (truth, truth.flip(3)):
+        band = edge_band(image, share=0.4, reach_px=0)[0, 6:-6]
+        assert (band.sum(1) > 0).all()
+        assert (band.sum(1) <= 2).all()
+
+
+def test_the_band_leaves_most_of_a_texture_out() -> None:
+    """An amplitude spectrum of 1/f: about half of it without thinning."""
+    noise = torch.randn(4, 1, 128, 128, generator=torch.Generator().manual_seed(0))
+    rows, columns = torch.fft.fftfreq(128)[:, None], torch.fft.rfftfreq(128)
+    frequency = (rows.square() + columns.square()).sqrt().clamp(min=1 / 128)
+    texture = torch.fft.irfft2(torch.fft.rfft2(noise) / frequency)
+    texture = (texture - texture.amin()) / (texture.amax() - texture.amin())
+    coverage = edge_band(texture).double().mean((1, 2))
+    assert (coverage > 0.1).all()
+    assert (coverage < 0.35).all()
 
 
 def test_band_psnr_sees_the_band_alone() -> None:

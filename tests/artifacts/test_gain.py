@@ -9,6 +9,7 @@ import torch
 from torch import Tensor, nn
 
 from upnas.artifacts import dc_gain_spread, dc_gains, network_dc_gain_spread
+from upnas.artifacts.gain import MAX_SPREAD
 from upnas.upsamplers import (
     Bicubic,
     Bilinear,
@@ -126,6 +127,32 @@ def test_a_guide_is_constant() -> None:
     assert dc_gain_spread(Projected(2, Gated(4, guide_channels=3))) < 1e-12
 
 
+class ThirdPartyGuided(Upsampler):
+    """Nearest, times 1, 1, 3, 3 and a guide; guided, but no :class:`GuidedUpsampler`."""
+
+    guided = True
+
+    def upsample(self, x: Tensor, guide: Tensor | None) -> Tensor:
+        assert guide is not None
+        assert guide.shape[1] == getattr(self, "guide_channels", self.channels)
+        return torch.kron(x, x.new_tensor([[1.0, 1.0], [3.0, 3.0]])) * guide[:, :1]
+
+
+class ThirdPartyWithChannels(ThirdPartyGuided):
+    def __init__(self, channels: int, guide_channels: int):
+        super().__init__(channels)
+        self.guide_channels = guide_channels
+
+
+@pytest.mark.parametrize("upsampler", [ThirdPartyGuided(4), ThirdPartyWithChannels(4, 3)])
+def test_guided_upsamplers_of_a_third_party(upsampler: Upsampler) -> None:
+    """They are measured, not taken for the end of the network's upsamplers."""
+    assert dc_gain_spread(upsampler) == pytest.approx(0.5)
+    network = nn.Sequential(Nearest(4), upsampler)
+    assert network_dc_gain_spread(network) == pytest.approx(0.5)
+    assert dc_gain_spread(Projected(4, upsampler)) == pytest.approx(0.5)
+
+
 class PhaseGain(Upsampler):
     """Nearest, times a factor per phase."""
 
@@ -141,7 +168,14 @@ def test_closed_form() -> None:
     """Gains 1, 1, 3, 3: mean 2, standard deviation 1."""
     assert dc_gain_spread(PhaseGain(1, 1, 3, 3)) == pytest.approx(0.5)
     assert dc_gain_spread(PhaseGain(0, 0, 0, 0)) == 0
-    assert dc_gain_spread(PhaseGain(1, -1, 1, -1)) == math.inf
+
+
+@pytest.mark.parametrize("gains", [(1, -1, 1, -1), (1, -1, 1, -1 + 1e-6)])
+def test_gains_that_cancel_have_a_finite_spread(gains: tuple[float, ...]) -> None:
+    """A trial's record holds finite numbers only."""
+    assert dc_gain_spread(PhaseGain(*gains)) == MAX_SPREAD
+    assert network_dc_gain_spread(nn.Sequential(PhaseGain(*gains))) == MAX_SPREAD
+    assert math.isfinite(MAX_SPREAD)
 
 
 def test_a_network_has_the_worst_of_its_upsamplers() -> None:

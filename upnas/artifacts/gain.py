@@ -8,18 +8,19 @@ and only if all phases have the same gain.
 from __future__ import annotations
 
 import copy
-import math
 from collections.abc import Iterator
 from typing import Final
 
 import torch
 from torch import Tensor, nn
 
-from upnas.upsamplers import GuidedUpsampler, Upsampler
+from upnas.upsamplers import Upsampler
 
 #: Side of the probed maps. Their centre is 4 pixels from the border, beyond the reach of every
 #: kernel of the catalogue, so no padding is seen.
 PROBE_SIDE: Final = 9
+#: The largest spread that is told, for gains that cancel: records hold finite numbers only.
+MAX_SPREAD: Final = 1000.0
 _PROBES_AT_ONCE: Final = 64
 
 
@@ -84,8 +85,8 @@ def dc_gain_spread(upsampler: Upsampler) -> float:
         upsampler: On any device; it is not changed.
 
     Returns:
-        At least 0; 0 for an operator that ignores its input, and infinite if the mean gain alone
-        is 0.
+        At least 0 and at most :data:`MAX_SPREAD`, which a mean gain of 0 has, too; 0 for an
+        operator that ignores its input.
 
     Raises:
         ValueError: If a factor is no integer.
@@ -95,8 +96,8 @@ def dc_gain_spread(upsampler: Upsampler) -> float:
     spread = float((gains - mean).square().sum((0, 1)).mean().sqrt())
     size = float(torch.linalg.vector_norm(mean))
     if size == 0:
-        return math.inf if spread else 0.0
-    return spread / size
+        return MAX_SPREAD if spread else 0.0
+    return min(spread / size, MAX_SPREAD)
 
 
 def network_dc_gain_spread(network: nn.Module) -> float:
@@ -104,12 +105,17 @@ def network_dc_gain_spread(network: nn.Module) -> float:
 
     An upsampler inside another one (the arm of a selector) counts as a part of it.
     """
-    return max(map(dc_gain_spread, _upsamplers(network)), default=0.0)
+    return max([dc_gain_spread(upsampler) for upsampler in _upsamplers(network)], default=0.0)
 
 
 def _guide_channels(upsampler: Upsampler) -> int:
-    """Those of the guided operators inside, which all read one guide."""
-    return next(m.guide_channels for m in upsampler.modules() if isinstance(m, GuidedUpsampler))
+    """Those of the guided operators inside, which all read one guide; C where none tells."""
+    for module in upsampler.modules():
+        if isinstance(module, Upsampler) and module.guided:
+            channels: int | None = getattr(module, "guide_channels", None)
+            if channels is not None:
+                return channels
+    return upsampler.channels
 
 
 def _upsamplers(module: nn.Module) -> Iterator[Upsampler]:
