@@ -4,18 +4,25 @@ from __future__ import annotations
 
 import json
 import os
+import re
 import socket
 import subprocess
 import sys
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from pathlib import Path
 from typing import NamedTuple
 
 import pytest
+from report.fake_study import fake_trials, make_header
 from search.helpers import make_space, run
 
 import upnas
 from upnas.cli import main
+from upnas.cli.tables import show_result
+from upnas.front import summarise
+from upnas.records import Objective
+from upnas.report import ReportPaths
+from upnas.store import StudyFolder
 from upnas.upsamplers import UPSAMPLERS, Carafe
 
 
@@ -85,6 +92,8 @@ def test_space_check(upnas_: Upnas, tmp_path: Path) -> None:
     assert code == 2
     assert out == "small.yaml: ok, 64 candidates\n"
     assert "bad.yaml:1" in err
+    make_space(tmp_path, upsamplers="nearest")
+    assert upnas_("space", "check", "small.yaml").out == "small.yaml: ok, 1 candidate\n"
 
 
 def test_space_show(upnas_: Upnas, tmp_path: Path) -> None:
@@ -107,6 +116,19 @@ def test_upsamplers_are_listed_with_their_properties(upnas_: Upnas) -> None:
     assert "2-D, 3-D" in rows["transposed"]
     listed = json.loads(upnas_("upsamplers", "--json").out)
     assert [card["name"] for card in listed] == sorted(UPSAMPLERS)
+
+
+@pytest.mark.parametrize("columns", ["120", "260", None])
+def test_upsamplers_keep_to_columns(
+    upnas_: Upnas, monkeypatch: pytest.MonkeyPatch, columns: str | None
+) -> None:
+    if columns is None:
+        monkeypatch.delenv("COLUMNS")
+    else:
+        monkeypatch.setenv("COLUMNS", columns)
+    widest = max(map(len, upnas_("upsamplers").out.splitlines()))
+    assert widest <= int(columns or 200)
+    assert widest > 120 or columns == "120"
 
 
 def test_the_card_of_an_upsampler(upnas_: Upnas) -> None:
@@ -134,6 +156,67 @@ def test_report(upnas_: Upnas, tmp_path: Path) -> None:
     assert "all-transposed" in out
     names = {"report.html", "report.md", "pareto.svg", "pareto.csv"}
     assert {path.name for path in (tmp_path / "elsewhere").iterdir()} == names
+
+
+METRICS = ("dice", "iou", "cldice", "precision", "recall", "hd95", "latency_ms")
+
+
+def many_metrics(folder: Path, objectives: Sequence[str]) -> None:
+    """A finished study that measured seven metrics, on validation and test."""
+    header = make_header(
+        objectives=tuple(
+            Objective(metric=name, direction="minimize" if name == "latency_ms" else "maximize")
+            for name in objectives
+        ),
+        space=make_header().space | {"task": {"metrics": METRICS[:-1]}},
+    )
+    study = StudyFolder(folder)
+    with study.lock():
+        study.create(header)
+        for trial in fake_trials():
+            rungs = tuple(
+                rung.model_copy(
+                    update={"quality": tuple((m, rung.quality[0][1]) for m in METRICS[:-1])}
+                )
+                for rung in trial.rungs
+            )
+            test = dict.fromkeys(METRICS[:-1], 0.7) if trial.test_quality else {}
+            study.append(trial.model_copy(update={"rungs": rungs, "test_quality": test}))
+
+
+@pytest.mark.parametrize("objectives", [METRICS, ("dice", "iou", "cldice", "latency_ms")])
+def test_the_front_of_many_metrics_is_readable(
+    tmp_path: Path,
+    monkeypatch: pytest.MonkeyPatch,
+    capsys: pytest.CaptureFixture[str],
+    objectives: Sequence[str],
+) -> None:
+    many_metrics(tmp_path, objectives)
+    study = StudyFolder(tmp_path).read_study()
+    front = summarise(study.header, study.trials).front
+    path = tmp_path / "report.md"
+    paths = ReportPaths(html=path, svg=path, csv=path, markdown=path)
+    for columns in (60, 80, 120, 200, 400):
+        monkeypatch.setenv("COLUMNS", str(columns))
+        show_result(study, tmp_path, paths)
+        out = capsys.readouterr().out
+        lines = out.splitlines()
+        head = next(line for line in lines if "upsamplers, deepest first" in line)
+        rows = [line for line in lines if line[:6].strip().isdigit()]
+        assert len(rows) >= len(front)
+        assert max(map(len, rows)) <= columns
+        if columns < 400:  # without intervals and remarks: whole numbers, then the upsamplers
+            place = head.index("upsamplers")
+            num_columns = len(re.split(r" {3,}", head.strip())) - 1
+            for row in rows:
+                numbers = row[:place].split()
+                assert len(numbers) == num_columns
+                assert all(re.fullmatch(r"\d+(\.\d{2,4})?", number) for number in numbers)
+        else:
+            assert "\N{PLUS-MINUS SIGN}" in out
+        left_out = [line for line in lines if line.startswith("Left out for want of")]
+        assert len(left_out) == (columns < 200)
+        assert all("see report.md: " in line for line in left_out)
 
 
 def test_report_without_a_study(upnas_: Upnas) -> None:

@@ -85,15 +85,16 @@ def test_expected_trials_are_new_ones_and_the_seeds_that_are_lacking() -> None:
 
 def test_at_the_end_everything_expected_is_trained() -> None:
     progress = Progress()
-    opened(progress, num_trials=2)
+    opened(progress, num_trials=3)
     lucky = [
         make_trial(0, BILINEAR, 0.80, latency_ms=10.0, baseline="all-bilinear"),
         make_trial(1, CARAFE, 0.90, latency_ms=15.0),
-        make_trial(2, CARAFE, 0.40, latency_ms=15.0, seed=1, origin="replicate"),
+        make_trial(2, NEAREST, 0.70, latency_ms=20.0),
+        make_trial(3, CARAFE, 0.40, latency_ms=15.0, seed=1, origin="replicate"),
     ]
     run(progress, lucky)  # carafe is behind bilinear now: one seed of it is never run
-    run(progress, [make_trial(n, BILINEAR, 0.8, seed=n - 2, origin="replicate") for n in (3, 4)])
-    assert progress.num_trained == progress.num_expected == 5
+    run(progress, [make_trial(n, BILINEAR, 0.8, seed=n - 3, origin="replicate") for n in (4, 5)])
+    assert progress.num_trained == progress.num_expected == 6
 
 
 def test_replicating_everything_is_expected_from_the_start() -> None:
@@ -104,10 +105,32 @@ def test_replicating_everything_is_expected_from_the_start() -> None:
 
 def test_a_small_space_has_no_more_trials_than_candidates() -> None:
     progress = Progress()
-    opened(progress, num_candidates=3, num_seeds=1)
-    assert progress.num_expected == 3
+    opened(progress, num_candidates=5, num_trials=9, num_seeds=1)
+    assert progress.num_expected == 5 + 1  # no stage has the resolution rule's upsampler
     run(progress, [make_trial(0, CARAFE, state=TrialState.REFUSED, reason="constraint")])
-    assert progress.num_expected == 2
+    assert progress.num_expected == 5
+
+
+def test_baselines_outside_a_tiny_space_are_counted() -> None:
+    baselines = [
+        make_trial(0, BILINEAR, 0.80, baseline="all-bilinear"),
+        make_trial(1, make_candidate(*["transposed"] * 4), 0.82, baseline="all-transposed"),
+        make_trial(2, make_candidate(*["subpixel"] * 4), 0.81, baseline="resolution-rule"),
+    ]
+    trials = [*baselines, make_trial(3, CARAFE, 0.9)]
+    space = {"stages": {str(number): {"upsampler": ["carafe"]} for number in (1, 2, 3, 4)}}
+    lines = plain(trials, num_candidates=1, num_trials=5, num_seeds=1, space=space)
+    assert lines[1] == "unet-filaments: 4 candidates of 4"
+    assert [line.split()[0] for line in lines[2:]] == ["[1/4]", "[2/4]", "[3/4]", "[4/4]"]
+
+
+def test_the_total_is_never_below_what_runs() -> None:
+    progress = Progress()
+    opened(progress, num_candidates=1, num_trials=1, num_seeds=1)
+    assert progress.num_expected == 3  # the baselines are trained whatever the budget
+    for number, name in enumerate(["bilinear", "transposed", "carafe", "nearest"]):
+        progress.trial_started(request(make_trial(number, make_candidate(*[name] * 4))))
+    assert progress.num_expected == 4
 
 
 def test_a_resumed_study_counts_what_is_there() -> None:

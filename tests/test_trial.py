@@ -451,6 +451,14 @@ def test_a_selector_is_measured_again_as_the_arm_that_it_took(
     assert last.costs[0].num_parameters == with_arm["nearest"]  # the cheap one
 
 
+def test_the_arms_of_a_selector_may_be_guided(prepared: TrialSpec, gate: DeviceGate) -> None:
+    choice = StageChoice(upsampler="selector", parameters={"arms": ("fade_lite", "bilinear")})
+    spec = updated(prepared, targets=(TARGET,), rungs=(1,))
+    record = run_trial(request(candidate(choice, choice), known_costs=()), spec, gate)
+    assert record.state is TrialState.COMPLETE, record.detail
+    assert record.costs[0].latency.median_ms > 0
+
+
 def test_a_selector_that_violates_after_training_is_refused(
     prepared: TrialSpec, gate: DeviceGate
 ) -> None:

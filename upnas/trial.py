@@ -22,7 +22,7 @@ from pathlib import Path
 from typing import Any
 
 import torch
-from torch import nn
+from torch import Tensor, nn
 
 from upnas.artifacts import network_dc_gain_spread
 from upnas.front import BELOW_TRIVIAL
@@ -54,7 +54,7 @@ from upnas.training import (
     load_checkpoint,
     save_checkpoint,
 )
-from upnas.upsamplers import collapse, pin, selectors
+from upnas.upsamplers import Upsampler, collapse, pin, selectors
 
 logger = logging.getLogger(__name__)
 
@@ -269,12 +269,34 @@ def _fix_choices(
         if known is not None:
             arm_costs[name] = known[name]
         else:
-            arms = [copy.deepcopy(arm).to(target.device).eval() for arm in selector.arms.values()]
             shape = (target.batch, selector.channels, *selector.pinned)
+            arms = [
+                _OfOneInput(arm, shape).to(target.device).eval() for arm in selector.alternatives()
+            ]
             with gates.of(target).exclusive():
                 arm_costs[name] = measure_arm_costs(arms, shape, target)
         selector.set_arm_costs(selector.pinned, arm_costs[name])
     return arm_costs
+
+
+class _OfOneInput(nn.Module):
+    """A copy of an upsampler with a fixed guide, if it needs one."""
+
+    guide: Tensor | None
+
+    def __init__(self, upsampler: Upsampler, shape: tuple[int, ...]):
+        super().__init__()
+        self.upsampler = copy.deepcopy(upsampler)
+        guide = None
+        if upsampler.guided:
+            sides = (side * upsampler.scale_factor for side in shape[2:])
+            guide = torch.zeros(shape[0], upsampler.guide_channels, *sides)
+        self.register_buffer("guide", guide)
+
+    def forward(self, x: Tensor) -> Tensor:
+        """(B, C, H, W) -> (B, C_out, s*H, s*W)."""
+        y: Tensor = self.upsampler(x, guide=self.guide)
+        return y
 
 
 def _make_trainer(model: nn.Module, record: TrialRecord, spec: TrialSpec, gates: _Gates) -> Trainer:

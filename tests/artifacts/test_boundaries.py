@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import math
+from collections.abc import Callable
 
 import numpy as np
 import pytest
@@ -79,6 +80,54 @@ def test_distance_to_an_empty_mask_is_the_diagonal() -> None:
     assert hausdorff_95(empty, empty, none_of(empty)).item() == 0
     for one, other in ((square, empty), (empty, square)):
         assert hausdorff_95(one, other, none_of(empty)).item() == math.hypot(32, 32)
+
+
+@pytest.mark.parametrize("score", [boundary_f1, surface_dice, boundary_iou, hausdorff_95])
+def test_everything_against_nothing_is_wrong(score: Callable[..., Tensor]) -> None:
+    """Neither region has a boundary; only where they agree does that make them perfect."""
+    wrong = math.hypot(32, 32) if score is hausdorff_95 else 0.0
+    everything, nothing = rectangle(0, 0, 32, 32), rectangle(0, 0, 0, 0)
+    assert score(everything, nothing, none_of(nothing)).item() == wrong
+    assert score(nothing, everything, none_of(nothing)).item() == wrong
+    inside = rectangle(8, 8, 24, 24)  # the one part that counts; no contour of either is seen
+    assert score(inside, nothing, ~inside).item() == wrong
+
+
+@pytest.mark.parametrize("score", [boundary_f1, surface_dice, boundary_iou, hausdorff_95])
+def test_what_is_ignored_does_not_make_regions_disagree(score: Callable[..., Tensor]) -> None:
+    perfect = 0.0 if score is hausdorff_95 else 1.0
+    everything, nothing = rectangle(0, 0, 32, 32), rectangle(0, 0, 0, 0)
+    inside = rectangle(8, 8, 24, 24)
+    assert score(inside, inside, ~inside).item() == perfect
+    assert score(nothing, nothing, everything).item() == perfect
+
+
+@pytest.mark.parametrize("score", [boundary_f1, surface_dice, boundary_iou, hausdorff_95])
+@pytest.mark.parametrize("place", [0, 1, 2])
+@pytest.mark.parametrize("dtype", [torch.uint8, torch.int64, torch.float32])
+def test_masks_that_are_not_boolean_are_refused(
+    score: Callable[..., Tensor], place: int, dtype: torch.dtype
+) -> None:
+    """``~`` of integers is not a mask: their scores were silently wrong."""
+    masks = [rectangle(4, 4, 12, 12), rectangle(4, 4, 12, 12), rectangle(0, 0, 0, 0)]
+    masks[place] = masks[place].to(dtype)
+    with pytest.raises(ValueError, match=rf"mask\.bool\(\).*{dtype} \(1, 1, 32, 32\)"):
+        score(*masks)
+
+
+@pytest.mark.parametrize("score", [boundary_f1, surface_dice, boundary_iou, hausdorff_95])
+def test_masks_whose_shapes_do_not_fit_are_refused(score: Callable[..., Tensor]) -> None:
+    mask = rectangle(4, 4, 12, 12)
+    none = none_of(mask)
+    for masks in (
+        (mask[0], mask[0], none[0]),
+        (mask, mask[..., 1:], none),
+        (mask, mask.expand(2, -1, -1, -1), none),
+        (mask, mask, none[..., 1:]),
+        (mask.expand(-1, 2, -1, -1), mask.expand(-1, 2, -1, -1), none.expand(-1, 2, -1, -1)),
+    ):
+        with pytest.raises(ValueError, match=r"\(B, K, H, W\) of equal shapes"):
+            score(*masks)
 
 
 def test_boundary_iou_closed_form() -> None:

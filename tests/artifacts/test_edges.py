@@ -174,3 +174,23 @@ def test_images_do_not_depend_on_each_other(function: Callable[[Tensor, Tensor],
 def test_a_nan_is_not_hidden(function: Callable[[Tensor, Tensor], Tensor]) -> None:
     truth = ramp(4.0)
     assert math.isnan(function(torch.full_like(truth, math.nan), truth).item())
+    holed = truth.clone()
+    holed[..., 3, 3] = math.nan
+    for unknown in (holed, torch.full_like(truth, math.nan)):
+        assert math.isnan(function(truth, unknown).item())
+
+
+@pytest.mark.parametrize("function", [band_psnr, edge_rise_width, edge_sharpness])
+def test_images_that_do_not_fit_are_refused(function: Callable[[Tensor, Tensor], Tensor]) -> None:
+    image = ramp(4.0)
+    for images, truth in (
+        (image, image[..., 1:]),
+        (image[:, :1], image),
+        (image[0], image[0]),
+        (image[:, :, :1], image[:, :, :1]),
+        (image, (255 * image).byte()),
+    ):
+        with pytest.raises(ValueError, match=r"floating \(B, C, H, W\) of equal shapes"):
+            function(images, truth)
+    with pytest.raises(ValueError, match=r"got torch.uint8 \(1, 3, 64, 64\)"):
+        edge_band((255 * image).byte())

@@ -112,6 +112,43 @@ def test_three_axes() -> None:
     assert dc_gain_spread(Nearest(2, spatial_dims=3)) == 0
 
 
+@pytest.mark.parametrize(
+    ("convolution", "reach"),
+    [
+        (nn.ConvTranspose2d(4, 6, 3, 2, padding=1, output_padding=1, groups=2), 4),
+        (nn.ConvTranspose2d(2, 3, (5, 4), (3, 2), padding=(2, 0), dilation=(1, 3)), 6),
+        (nn.ConvTranspose2d(2, 2, 2, 4), 2),  # half of the phases of an axis have no tap
+        (nn.ConvTranspose3d(2, 3, 3, (1, 2, 3), padding=1), 3),
+    ],
+)
+def test_a_transposed_convolution_of_pytorch_by_its_response(
+    convolution: nn.ConvTranspose2d | nn.ConvTranspose3d, reach: int
+) -> None:
+    """To a constant in each channel, in a block away from the border."""
+    convolution = convolution.double()
+    channels, dims = convolution.in_channels, len(convolution.stride)
+    units = torch.eye(channels).double().view(channels, channels, *(1,) * dims)
+    x = units.expand(-1, -1, *(2 * reach + 1,) * dims)
+    with torch.no_grad():
+        y = convolution(x) - convolution(torch.zeros_like(x))
+    for axis, s in enumerate(convolution.stride, start=2):
+        y = y.narrow(axis, reach * s, s)
+    torch.testing.assert_close(dc_gains(convolution), y.flatten(2))
+
+
+def test_a_transposed_convolution_of_pytorch_in_closed_form() -> None:
+    """3 x 3 with stride 2: phases of 1, 2, 2 and 4 taps, mean 9/4, variance 25/4 - 81/16."""
+    convolution = nn.ConvTranspose2d(1, 1, 3, stride=2, padding=1, output_padding=1)
+    nn.init.ones_(convolution.weight)
+    expected = math.sqrt(25 / 4 - 81 / 16) / (9 / 4)
+    assert dc_gain_spread(convolution) == pytest.approx(expected)
+    network = nn.Sequential(nn.Conv2d(1, 1, 1), nn.Sequential(convolution), Nearest(1))
+    assert network_dc_gain_spread(network) == pytest.approx(expected)
+    ours = Transposed(3, kernel_size=4, init="default")
+    assert dc_gain_spread(ours.conv) == pytest.approx(dc_gain_spread(ours))
+    torch.testing.assert_close(dc_gains(ours.conv), dc_gains(ours))
+
+
 class Gated(GuidedUpsampler):
     """Nearest, times a gain per phase of a guide that is not constant, and 1 else."""
 
@@ -132,21 +169,20 @@ class ThirdPartyGuided(Upsampler):
 
     guided = True
 
-    def upsample(self, x: Tensor, guide: Tensor | None) -> Tensor:
-        assert guide is not None
-        assert guide.shape[1] == getattr(self, "guide_channels", self.channels)
-        return torch.kron(x, x.new_tensor([[1.0, 1.0], [3.0, 3.0]])) * guide[:, :1]
-
-
-class ThirdPartyWithChannels(ThirdPartyGuided):
     def __init__(self, channels: int, guide_channels: int):
         super().__init__(channels)
         self.guide_channels = guide_channels
 
+    def upsample(self, x: Tensor, guide: Tensor | None) -> Tensor:
+        assert guide is not None
+        assert guide.shape[1] == self.guide_channels
+        return torch.kron(x, x.new_tensor([[1.0, 1.0], [3.0, 3.0]])) * guide[:, :1]
 
-@pytest.mark.parametrize("upsampler", [ThirdPartyGuided(4), ThirdPartyWithChannels(4, 3)])
-def test_guided_upsamplers_of_a_third_party(upsampler: Upsampler) -> None:
+
+@pytest.mark.parametrize("guide_channels", [3, 4])
+def test_guided_upsamplers_of_a_third_party(guide_channels: int) -> None:
     """They are measured, not taken for the end of the network's upsamplers."""
+    upsampler = ThirdPartyGuided(4, guide_channels)
     assert dc_gain_spread(upsampler) == pytest.approx(0.5)
     network = nn.Sequential(Nearest(4), upsampler)
     assert network_dc_gain_spread(network) == pytest.approx(0.5)

@@ -117,6 +117,19 @@ def test_too_small_maps_are_refused() -> None:
         lattice_peak_ratio(torch.zeros(1, 1, 31, 40), 4)
 
 
+@pytest.mark.parametrize(
+    "function", [lattice_energy_ratio, lattice_peak_ratio, phase_variance_ratio]
+)
+def test_maps_without_a_lattice_are_refused(function: Callable[[Tensor, int], Tensor]) -> None:
+    maps = torch.rand(1, 1, 64, 64)
+    for period in (1, 0, -2):
+        with pytest.raises(ValueError, match=f"at least 2 pixels; got {period}"):
+            function(maps, period)
+    for odd in (maps[0], maps.byte(), maps[..., :1]):
+        with pytest.raises(ValueError, match=r"floating \(B, C, H, W\)"):
+            function(odd, 2)
+
+
 def pink_input(seed: int) -> Tensor:
     """(1, 32, 64, 64) with a power spectrum of 1/f^2, unit variance and mean 1."""
     noise = torch.randn(1, 32, 64, 64, generator=torch.Generator().manual_seed(seed))

@@ -46,3 +46,12 @@ def test_what_is_below_the_rounding_to_8_bits_is_no_signal() -> None:
     noise = torch.randn(1, 1, 32, 32, generator=torch.Generator().manual_seed(0))
     assert spectrum_distance(flat + 1e-5 * noise, flat).item() < 1e-3
     assert spectrum_distance(flat + 1e-1 * noise, flat).item() > 5
+
+
+def test_images_that_do_not_fit_are_refused() -> None:
+    image = torch.rand(1, 1, 16, 16)
+    for images, truth in ((image, image[..., 1:]), (image[0], image[0]), (image.bool(), image)):
+        with pytest.raises(ValueError, match=r"floating \(B, C, H, W\) of equal shapes"):
+            spectrum_distance(images, truth)
+    with pytest.raises(ValueError, match=r"H, W >= 2; got torch.float32 \(1, 1, 1, 16\)"):
+        radial_spectrum(image[:, :, :1])

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from pathlib import Path
+
 import pytest
 
 from upnas.upsamplers import parameters_model, upsampler_names
@@ -447,3 +449,64 @@ def test_default_may_hold_parameters_for_the_lists_of_other_stages(load: Load) -
         + "  1: {upsampler: [transposed]}\n"
     )
     assert [len(stage.options) for stage in space.stages] == [2, 1, 1]
+
+
+OPERATOR = """
+import torch.nn.functional as F
+from upnas.upsamplers import Upsampler
+
+class Mine(Upsampler):
+    keeps_channels = True
+    def __init__(self, channels, out_channels=None, *, scale_factor: int = 2, gain: float = 1.0):
+        super().__init__(channels, out_channels, scale_factor=scale_factor)
+        self.gain = gain
+    def upsample(self, x, guide):
+        return self.gain * F.interpolate(x, size=self.upsampled_size(x))
+    def macs_per_pixel(self):
+        return 0
+
+class Picky(Mine):
+    def __init__(self, channels, out_channels=None, *, scale_factor: int = 2):
+        super().__init__(channels, out_channels, scale_factor=scale_factor)
+        assert channels == 36, "36 only"
+"""
+
+
+@pytest.mark.parametrize(
+    ("stage", "message"),
+    [
+        ("'ops.py:Mein'", "upsampler: Upsampler '{ops}:Mein': {ops} has no 'Mein'. "),
+        ("ops.py", "upsampler: Upsampler 'ops.py' is a file; write ops.py:Class."),
+        ("'leaves.py:Mine'", "upsampler: Upsampler '{leaves}:Mine': SystemExit: 0."),
+        (
+            "'ops.py:Mine', 'opps.py:Mine': {gain: 2.0}",
+            "opps.py:Mine: Upsampler '{opps}:Mine': there is no file {opps}.",
+        ),
+        (
+            "'ops.py:Picky'",
+            "upsampler: '{ops}:Picky' cannot work at stage 1 (8->4, 128 channels), ",
+        ),
+        (
+            "selector, selector: {arms: [['ops.py:Picky', bilinear]]}",
+            "upsampler: 'selector' cannot work at stage 1 (8->4, 128 channels), ",
+        ),
+    ],
+)
+def test_mistakes_in_a_file_of_operators(
+    refuse: Refuse, tmp_path: Path, stage: str, message: str
+) -> None:
+    (tmp_path / "ops.py").write_text(OPERATOR)
+    (tmp_path / "leaves.py").write_text("import sys\nsys.exit(0)\n")
+    files = {name: str(tmp_path / f"{name}.py") for name in ("ops", "opps", "leaves")}
+    (line,) = refuse(MINIMAL.replace("bilinear", stage))
+    for name, file in files.items():
+        message = message.replace(f"{{{name}}}", file)
+    assert line.startswith(f"my.yaml:6: stages.default.{message}")
+    assert ("raised AssertionError: 36 only. " in line) == ("Picky" in stage)
+
+
+def test_arms_from_a_file_are_relative_to_the_yaml(load: Load, tmp_path: Path) -> None:
+    (tmp_path / "ops.py").write_text(OPERATOR)
+    text = MINIMAL.replace("bilinear", "selector, selector: {arms: [[nearest, 'ops.py:Mine']]}")
+    (option,) = load(text).stages[0].options
+    assert dict(option.parameters)["arms"] == ("nearest", f"{tmp_path}/ops.py:Mine")

@@ -66,7 +66,7 @@ def naive_scores(
         union = sum(bool(a or b) for a, b in zip(p.flat, t.flat, strict=True))
         edges, true_edges = naive_boundary(p, ignored), naive_boundary(t, ignored)
         if not edges and not true_edges:
-            f1 = 1.0
+            f1 = float(np.array_equal(p, t))
         elif not edges or not true_edges:
             f1 = 0.0
         else:
@@ -123,6 +123,15 @@ def test_boundary_of_an_empty_mask() -> None:
         scores = segmentation_scores(prediction, truth, (1,), 1.0)
         assert scores["boundary_f1"].item() == expected
     assert segmentation_scores(empty, empty, (1,), 1.0)["boundary_f1"].item() == 1.0
+
+
+def test_everything_against_nothing_is_wrong_by_every_score() -> None:
+    """Neither has a boundary, which alone does not make them agree."""
+    everything, nothing = torch.ones(1, 16, 16, dtype=torch.long), torch.zeros(1, 16, 16).long()
+    also = ("boundary_iou", "hd95", "nsd")
+    scores = segmentation_scores(everything, nothing, (1,), 1.0, also=also)
+    assert scores.pop("hd95").item() == math.hypot(16, 16)
+    assert {name: score.item() for name, score in scores.items()} == dict.fromkeys(scores, 0.0)
 
 
 def test_a_shifted_square_matches_within_the_tolerance_only() -> None:

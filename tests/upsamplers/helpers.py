@@ -73,9 +73,8 @@ def guide_for(
     """A guide at the output resolution, for guided upsamplers."""
     if not upsampler.guided:
         return None
-    channels = getattr(upsampler, "guide_channels", upsampler.channels)
     sides = size or upsampler.upsampled_size(x)
-    return torch.randn(x.shape[0], channels, *sides, dtype=x.dtype)
+    return torch.randn(x.shape[0], upsampler.guide_channels, *sides, dtype=x.dtype)
 
 
 def run(

@@ -106,6 +106,19 @@ def test_unreachable_size_is_refused(name: str) -> None:
 
 
 @pytest.mark.parametrize("name", NAMES)
+def test_other_axes_channels_and_sizes_are_refused(name: str) -> None:
+    upsampler = variant(name)
+    x = features(upsampler, 4, 4)
+    for wrong in (x[0], x[:, :5], x.unsqueeze(-1)):
+        with pytest.raises(ValueError, match=r"needs features \(B, 8, .*H, W\); got"):
+            upsampler(wrong)
+    with pytest.raises(ValueError, match=r"needs a size of \d integers; got \(9,\)"):
+        upsampler(x, size=(9,))
+    with pytest.raises(ValueError, match="scale_factor=inf"):
+        UPSAMPLERS[name](CHANNELS, scale_factor=float("inf"))
+
+
+@pytest.mark.parametrize("name", NAMES)
 def test_impossible_channels_scales_and_guides_are_refused(name: str) -> None:
     kind = UPSAMPLERS[name]
     place = {"spatial_dims": 3} if kind.dims == {3} else {}

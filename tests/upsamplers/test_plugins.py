@@ -11,7 +11,7 @@ import zipfile
 from collections.abc import Iterator
 from importlib.metadata import EntryPoint
 from pathlib import Path
-from typing import Any
+from typing import Any, Literal
 
 import pytest
 import torch
@@ -24,8 +24,13 @@ from upnas.upsamplers import (
     Carafe,
     CatalogueError,
     DySample,
+    Fade,
+    GuidedUpsampler,
+    JointBilateralImage,
+    Selector,
     Upsampler,
     build_upsampler,
+    card_of,
     catalogue,
     check_contract,
     find_upsampler,
@@ -106,7 +111,9 @@ def test_a_class_in_a_file(tmp_path: Path) -> None:
     torch.testing.assert_close(upsampler(x), 2 * F.interpolate(x, scale_factor=2.0))
     assert find_upsampler(place) is type(upsampler)
     assert list(parameters_model(place).model_fields) == ["gain"]
-    with pytest.raises(CatalogueError, match=r"has no 'Twise'\. Did you mean 'Twice'\?"):
+    with pytest.raises(
+        CatalogueError, match=r"has no 'Twise'\. Did you mean 'Twice'\? Its upsamplers: Twice\.$"
+    ):
         find_upsampler(f"{tmp_path}/ops.py:Twise")
     with pytest.raises(CatalogueError, match="not a subclass"):
         find_upsampler(f"{tmp_path}/ops.py:Other")
@@ -115,6 +122,49 @@ def test_a_class_in_a_file(tmp_path: Path) -> None:
     (tmp_path / "broken.py").write_text("1 / 0")
     with pytest.raises(CatalogueError, match="ZeroDivisionError: division by zero"):
         find_upsampler(f"{tmp_path}/broken.py:Twice")
+    (tmp_path / "leaves.py").write_text("import sys; sys.exit()")
+    with pytest.raises(CatalogueError, match=r"leaves\.py:Twice': SystemExit\.$"):
+        find_upsampler(f"{tmp_path}/leaves.py:Twice")
+    with pytest.raises(CatalogueError, match=r"'ops\.py' is a file; write ops\.py:Class\."):
+        find_upsampler("ops.py")
+
+
+def test_classes_in_files_as_arms(tmp_path: Path) -> None:
+    for folder in ("a.b", "a_b"):
+        (tmp_path / folder).mkdir()
+        (tmp_path / folder / "ops.py").write_text(FILE)
+    arms = ("bilinear", f"{tmp_path}/a.b/ops.py:Twice", f"{tmp_path}/a_b/ops.py:Twice")
+    selector = Selector(4, arms=arms).eval()
+    assert [type(arm) for arm in selector.alternatives()] == [find_upsampler(arm) for arm in arms]
+    assert selector(torch.randn(1, 4, 3, 3)).shape == (1, 4, 6, 6)
+    with pytest.raises(ValueError, match=rf"arms bilinear, {tmp_path}/a\.b/ops\.py:Twice, "):
+        selector.set_arm_costs((3, 3), (1.0,))
+
+
+PICKY = FILE.replace("self.gain = gain", "assert channels == 36")
+
+
+def test_what_a_class_raises_when_it_is_built_becomes_a_message(tmp_path: Path) -> None:
+    (tmp_path / "picky.py").write_text(PICKY.replace("self.gain *", ""))
+    place = f"{tmp_path}/picky.py:Twice"
+    with pytest.raises(CatalogueError, match=r"picky\.py:Twice' raised AssertionError\.$"):
+        build_upsampler(place, 8)
+    with pytest.raises(CatalogueError, match=r"picky\.py:Twice' raised AssertionError\.$"):
+        card_of(place)
+    text = PICKY.replace("self.gain *", "").replace(
+        "assert channels == 36", "\n        if channels != 36: raise ValueError('36 only.')"
+    )
+    (tmp_path / "only.py").write_text(text)
+    with pytest.raises(
+        CatalogueError, match=r"at 64 channels, scale_factor=2 raised ValueError: 36 only\.$"
+    ):
+        card_of(f"{tmp_path}/only.py:Twice")
+
+
+def test_the_card_of_a_class_without_factor_2(tmp_path: Path) -> None:
+    text = FILE.replace("keeps_channels = True", "keeps_channels, scales = True, frozenset({3, 4})")
+    (tmp_path / "ops.py").write_text(text)
+    assert card_of(f"{tmp_path}/ops.py:Twice").example_scale == 3
 
 
 def test_a_class_in_a_module() -> None:
@@ -216,12 +266,102 @@ class NoCost(Plain):
     macs_per_pixel = Upsampler.macs_per_pixel
 
 
+class Leaves(Plain):
+    def upsample(self, x: Tensor, guide: Tensor | None) -> Tensor:
+        sys.exit("bye.")
+
+
+class Nothing(Plain):
+    def upsample(self, x: Tensor, guide: Tensor | None) -> Tensor:
+        return None  # type: ignore[return-value]
+
+
+class Pair(Plain):
+    def upsample(self, x: Tensor, guide: Tensor | None) -> Tensor:
+        y = super().upsample(x, guide)
+        return y, y  # type: ignore[return-value]
+
+
+class Detached(Plain):
+    def upsample(self, x: Tensor, guide: Tensor | None) -> Tensor:
+        return super().upsample(x, guide).detach()
+
+
+class InPlace(Plain):
+    def upsample(self, x: Tensor, guide: Tensor | None) -> Tensor:
+        y = self.mix(x).exp()
+        z = F.interpolate(y, size=self.upsampled_size(x))
+        y.zero_()
+        return z
+
+
+class NoGuideChannels(GuidedUpsampler):
+    def __init__(
+        self, channels: int, out_channels: int | None = None, *, scale_factor: int = 2
+    ) -> None:
+        super().__init__(channels, out_channels, scale_factor=scale_factor)
+
+
+class DropsGuideChannels(GuidedUpsampler):
+    def __init__(
+        self,
+        channels: int,
+        out_channels: int | None = None,
+        *,
+        scale_factor: int = 2,
+        guide_channels: int | None = None,
+    ) -> None:
+        super().__init__(channels, out_channels, scale_factor=scale_factor)
+
+
+def with_parameter(argument: str) -> type[Upsampler]:
+    """A class with one more argument, from a module that does not evaluate its annotations."""
+    source = f"""
+class Typed(Plain):
+    def __init__(self, channels, out_channels=None, *, scale_factor: int = 2, {argument}):
+        super().__init__(channels, out_channels, scale_factor=scale_factor)
+"""
+    names: dict[str, Any] = {"Plain": Plain, "nn": nn, "Literal": Literal}
+    exec("from __future__ import annotations\n" + source, names)
+    kind: type[Upsampler] = names["Typed"]
+    return kind
+
+
+@pytest.mark.parametrize(
+    ("argument", "reason"),
+    [
+        ("k: int | None = None", "default None of argument 'k' of __init__ must be a bool, a num"),
+        ("k: dict = {}", r"default \{\} of argument 'k' of __init__ must be a bool"),
+        ("k: list[int] = [1]", r"default \[1\] of argument 'k' .*; use tuple\[\.\.\.\]"),
+        ("k: list[int] = (1,)", r"does not fit its type: .* valid list; use tuple\[\.\.\.\]"),
+        ("k: tuple[tuple[int, ...], ...] = ((1,),)", "must be a bool, a number, a str or a tuple"),
+        ("k: Literal['a', 'b'] = 'c'", "default 'c' .* does not fit its type: .*'a' or 'b'"),
+        ("k: int = '3'", "default '3' .* does not fit its type: Input should be a valid integer"),
+        ("k: Litteral['a'] = 'a'", "types of its parameters raised NameError: name 'Litteral' is"),
+        ("k: nn.Module = 1", "the type of an argument of __init__ is none that a YAML can hold"),
+        ("_k: int = 1", "argument '_k' of __init__ cannot be searched; give it another name"),
+        ("**kw", r"\*\*kw cannot be searched: name every argument of __init__"),
+    ],
+)
+def test_a_parameter_that_cannot_be_searched_is_refused(argument: str, reason: str) -> None:
+    with pytest.raises(CatalogueError, match=rf"Typed breaks the contract: .*{reason}") as caught:
+        check_contract(with_parameter(argument))
+    assert not str(caught.value).endswith("..")
+
+
 @pytest.mark.parametrize(
     ("kind", "reason"),
     [
+        (Leaves, r"running it on \(2, 36, 1, 1\) raised SystemExit: bye\.$"),
+        (Nothing, r"upsample\(\) returned NoneType, not a Tensor"),
+        (Pair, r"upsample\(\) returned tuple, not a Tensor"),
+        (Detached, "no gradient reaches the input"),
+        (InPlace, "its backward raised RuntimeError: one of the variables needed for gradient"),
+        (NoGuideChannels, "a guided upsampler needs a keyword-only guide_channels=None"),
+        (DropsGuideChannels, "guide_channels of __init__ does not become the attribute"),
         (WrongSize, r"\(2, 36, 1, 1\) became \(2, 36, 2, 1\), not \(2, 36, 2, 2\)"),
         (Double, r"a torch\.float32 input gave a torch\.float64 output"),
-        (Raises, r"running it on \(2, 36, 1, 1\) raised RuntimeError: no such kernel"),
+        (Raises, r"running it on \(2, 36, 1, 1\) raised RuntimeError: no such kernel\.$"),
         (Unused, "no gradient reaches spare"),
         (Noisy, "two runs on one input differ"),
         (AcrossTheBatch, "the output depends on the rest of the batch"),
@@ -229,7 +369,7 @@ class NoCost(Plain):
         (Promises, r"a constant does not stay constant \(keeps_constants\)"),
         (Positional, "argument 'gain' of __init__ must be keyword-only"),
         (Untyped, "argument 'gain' of __init__ needs a type"),
-        (NoCost, "must implement macs_per_pixel"),
+        (NoCost, r"must implement macs_per_pixel\(\)\.$"),
     ],
 )
 def test_a_broken_contract_is_refused(kind: type[Upsampler], reason: str) -> None:
@@ -239,7 +379,7 @@ def test_a_broken_contract_is_refused(kind: type[Upsampler], reason: str) -> Non
 
 def test_the_check_accepts_what_is_right_and_leaves_the_random_state() -> None:
     before = torch.get_rng_state()
-    for kind in (Plain, Bilinear, Carafe):
+    for kind in (Plain, Bilinear, Carafe, Fade, JointBilateralImage):
         check_contract(kind)
     assert torch.equal(torch.get_rng_state(), before)
 

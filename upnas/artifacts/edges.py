@@ -14,6 +14,8 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor
 
+from upnas.artifacts._checks import check_images
+
 #: How far from an edge its profile is read, to either side.
 PROFILE_REACH_PX: Final = 8.0
 _STEPS_PER_PX: Final = 4
@@ -41,8 +43,12 @@ def edge_band(truth: Tensor, share: float = 0.1, reach_px: int = 1) -> Tensor:
         reach_px: The band also holds the pixels at most so far from an edge along each axis.
 
     Returns:
-        Boolean (B, H, W); without any pixel for an image that is constant.
+        Boolean (B, H, W); without any pixel for an image that is constant or not finite.
+
+    Raises:
+        ValueError: If the images are not floating (B, C, H, W) of equal shapes, H, W >= 2.
     """
+    check_images(truth)
     edges = _edges(_gradient(_smoothed(truth)), share)
     side = 2 * reach_px + 1
     return F.max_pool2d(edges.float(), side, stride=1, padding=reach_px) > 0
@@ -60,7 +66,11 @@ def band_psnr(images: Tensor, truth: Tensor, share: float = 0.1, reach_px: int =
     Returns:
         dB, (B,) in double precision; infinite without an error. A truth without edges is its own
         band.
+
+    Raises:
+        ValueError: If the images are not floating (B, C, H, W) of equal shapes, H, W >= 2.
     """
+    check_images(images, truth)
     band = edge_band(truth, share, reach_px)
     band |= ~band.any(2).any(1)[:, None, None]
     error = (images.double() - truth.double()).square().mean(1)
@@ -80,7 +90,11 @@ def edge_sharpness(images: Tensor, truth: Tensor, share: float = 0.1, reach_px: 
 
     Returns:
         (B,) in double precision; 1 for a truth without edges.
+
+    Raises:
+        ValueError: If the images are not floating (B, C, H, W) of equal shapes, H, W >= 2.
     """
+    check_images(images, truth)
     band = edge_band(truth, share, reach_px)
     sharpness, reference = (
         _mean_over(torch.linalg.vector_norm(_gradient(one), dim=1), band) for one in (images, truth)
@@ -105,8 +119,13 @@ def edge_rise_width(images: Tensor, truth: Tensor, share: float = 0.1) -> Tensor
         share: See :func:`edge_band`.
 
     Returns:
-        Pixels, (B,) in double precision; 0 for a truth without edges.
+        Pixels, (B,) in double precision; 0 for a truth without edges, NaN where the image or the
+        truth is not finite.
+
+    Raises:
+        ValueError: If the images are not floating (B, C, H, W) of equal shapes, H, W >= 2.
     """
+    check_images(images, truth)
     gradient = _gradient(_smoothed(truth))
     edges = _edges(gradient, share)
     grey = images.double().mean(1)
@@ -115,7 +134,9 @@ def edge_rise_width(images: Tensor, truth: Tensor, share: float = 0.1) -> Tensor
         if mask.any():
             profiles = _profiles(grey[index], gradient[index][:, mask], mask.nonzero())
             widths[index] = _rise_widths(profiles).mean()
-    return widths
+    # A truth that is not finite shows no edge, which must not pass for one that has none.
+    finite = (images.isfinite() & truth.isfinite()).flatten(1).all(1)
+    return torch.where(finite, widths, math.nan)
 
 
 def _smoothed(images: Tensor) -> Tensor:

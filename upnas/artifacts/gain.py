@@ -9,12 +9,16 @@ from __future__ import annotations
 
 import copy
 from collections.abc import Iterator
-from typing import Final
+from typing import Final, TypeAlias
 
 import torch
+import torch.nn.functional as F
 from torch import Tensor, nn
 
 from upnas.upsamplers import Upsampler
+
+#: PyTorch's own, whose gains are read off the weights.
+TransposedConvolution: TypeAlias = nn.ConvTranspose2d | nn.ConvTranspose3d
 
 #: Side of the probed maps. Their centre is 4 pixels from the border, beyond the reach of every
 #: kernel of the catalogue, so no padding is seen.
@@ -24,7 +28,7 @@ MAX_SPREAD: Final = 1000.0
 _PROBES_AT_ONCE: Final = 64
 
 
-def dc_gains(upsampler: Upsampler) -> Tensor:
+def dc_gains(upsampler: Upsampler | TransposedConvolution) -> Tensor:
     """The gains D_p of every phase p, from each input channel to each output channel.
 
     Measured in double precision in eval mode: the response to a constant 1 in one channel minus
@@ -38,11 +42,14 @@ def dc_gains(upsampler: Upsampler) -> Tensor:
     An upsampler that picks by resolution is measured as what it is pinned to; see
     :func:`upnas.upsamplers.pin`.
 
+    PyTorch's transposed convolutions have those sums, too, with their stride as the factor and
+    whatever their padding, dilation and groups.
+
     Each input channel is a forward pass over 9 x 9 pixels: well below a second up to C = 128, some
     seconds at 512.
 
     Args:
-        upsampler: On any device; it is not changed.
+        upsampler: One of ``upnas``, or a transposed convolution; on any device, not changed.
 
     Returns:
         (C, C_out, number of phases), on the CPU.
@@ -50,6 +57,8 @@ def dc_gains(upsampler: Upsampler) -> Tensor:
     Raises:
         ValueError: If a factor is no integer: there are no phases then.
     """
+    if isinstance(upsampler, TransposedConvolution):
+        return _tap_sums(upsampler)
     if not all(isinstance(s, int) for s in upsampler.factors):
         raise ValueError(f"phases need integer scale factors; got {upsampler.factors}.")
     probe = copy.deepcopy(upsampler).cpu().double().eval()
@@ -61,7 +70,7 @@ def dc_gains(upsampler: Upsampler) -> Tensor:
         x = levels[(...,) + (None,) * len(sides)].expand(*levels.shape, *sides)
         guide = None
         if probe.guided:
-            guide = x.new_ones(len(x), _guide_channels(probe), *full)
+            guide = x.new_ones(len(x), probe.guide_channels, *full)
         y: Tensor = probe(x, guide=guide)
         for axis, s in enumerate(upsampler.factors, start=2):
             y = y.narrow(axis, PROBE_SIDE // 2 * s, s)
@@ -73,7 +82,7 @@ def dc_gains(upsampler: Upsampler) -> Tensor:
         return torch.cat([centre(some) - silence for some in torch.split(units, _PROBES_AT_ONCE)])
 
 
-def dc_gain_spread(upsampler: Upsampler) -> float:
+def dc_gain_spread(upsampler: Upsampler | TransposedConvolution) -> float:
     """Standard deviation of the phases' gains over their mean; 0 means no checkerboard.
 
     sqrt(mean_p ||D_p - D||^2) / ||D|| with D = mean_p D_p and Frobenius norms over the channels,
@@ -82,7 +91,7 @@ def dc_gain_spread(upsampler: Upsampler) -> float:
     energy ratio of outputs does.
 
     Args:
-        upsampler: On any device; it is not changed.
+        upsampler: One of ``upnas``, or a transposed convolution; on any device, not changed.
 
     Returns:
         At least 0 and at most :data:`MAX_SPREAD`, which a mean gain of 0 has, too; 0 for an
@@ -101,25 +110,31 @@ def dc_gain_spread(upsampler: Upsampler) -> float:
 
 
 def network_dc_gain_spread(network: nn.Module) -> float:
-    """The largest :func:`dc_gain_spread` of a network's upsamplers; 0 without one.
+    """The largest :func:`dc_gain_spread` of a network's upsamplers and transposed convolutions.
 
-    An upsampler inside another one (the arm of a selector) counts as a part of it.
+    An upsampler inside another one (the arm of a selector) counts as a part of it. Seen are those
+    of ``upnas`` and modules ``nn.ConvTranspose2d`` and ``3d``. A network without any has 0, which
+    says nothing then: what else it enlarges with (``nn.PixelShuffle``, a function) is not measured.
     """
     return max([dc_gain_spread(upsampler) for upsampler in _upsamplers(network)], default=0.0)
 
 
-def _guide_channels(upsampler: Upsampler) -> int:
-    """Those of the guided operators inside, which all read one guide; C where none tells."""
-    for module in upsampler.modules():
-        if isinstance(module, Upsampler) and module.guided:
-            channels: int | None = getattr(module, "guide_channels", None)
-            if channels is not None:
-                return channels
-    return upsampler.channels
+def _tap_sums(convolution: TransposedConvolution) -> Tensor:
+    """The gains (C, C_out, number of phases) of a transposed convolution: sums of its taps."""
+    gains = convolution.weight.detach().cpu().double()  # (C, C_out / groups, *kernel)
+    for axis, s in enumerate(convolution.stride):
+        taps = convolution.dilation[axis] * torch.arange(convolution.kernel_size[axis])
+        # A tap of input i goes to output s i - padding + (dilated) tap.
+        phases = F.one_hot((taps - int(convolution.padding[axis])) % s, s).double()
+        gains = torch.tensordot(gains, phases, dims=([2], [0]))  # phases to the end, in order
+    blocks = torch.stack(gains.flatten(2).chunk(convolution.groups))
+    # A group has no part in the outputs of another one.
+    dense = torch.einsum("gcop,gh->gchop", blocks, torch.eye(len(blocks), dtype=gains.dtype))
+    return dense.flatten(2, 3).flatten(0, 1)
 
 
-def _upsamplers(module: nn.Module) -> Iterator[Upsampler]:
-    if isinstance(module, Upsampler):
+def _upsamplers(module: nn.Module) -> Iterator[Upsampler | TransposedConvolution]:
+    if isinstance(module, Upsampler | TransposedConvolution):
         yield module
         return
     for child in module.children():

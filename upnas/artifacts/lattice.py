@@ -12,6 +12,8 @@ from typing import Final
 import torch
 from torch import Tensor
 
+from upnas.artifacts._checks import check_images, check_period
+
 #: Bins between two lattice frequencies that keep their 3 x 3 neighbourhoods apart.
 MIN_SPACING: Final = 4
 _RING: Final = (3, 4)  # distances in bins, beyond the main lobe of the Hann window
@@ -35,7 +37,7 @@ def lattice_energy_ratio(maps: Tensor, period: int = 2) -> Tensor:
         (B,) in [0, 1]; 0 for constant maps.
 
     Raises:
-        ValueError: If the maps hold too few periods.
+        ValueError: If the maps are not floating (B, C, H, W), or hold too few periods, or s < 2.
     """
     cells = _cells(maps, period, MIN_SPACING)
     distance = _distance(cells)
@@ -57,7 +59,7 @@ def lattice_peak_ratio(maps: Tensor, period: int = 2) -> Tensor:
         (B,); 0 for constant maps, infinite for a pure lattice pattern.
 
     Raises:
-        ValueError: If the maps hold too few periods.
+        ValueError: If the maps are not floating (B, C, H, W), or hold too few periods, or s < 2.
     """
     cells = _cells(maps, period, _MIN_RING_SPACING)[:, 1:]
     distance = _distance(cells)
@@ -80,7 +82,7 @@ def phase_variance_ratio(maps: Tensor, period: int = 2) -> Tensor:
         (B,) in [0, 1]; 0 for constant maps.
 
     Raises:
-        ValueError: If the maps are smaller than a period.
+        ValueError: If the maps are not floating (B, C, H, W), or smaller than a period, or s < 2.
     """
     y = _centred(maps, period, min_periods=1)
     batch, channels, height, width = y.shape
@@ -91,6 +93,8 @@ def phase_variance_ratio(maps: Tensor, period: int = 2) -> Tensor:
 
 def _centred(maps: Tensor, period: int, min_periods: int) -> Tensor:
     """Maps without their mean, in whole periods; exactly zero where they are constant."""
+    check_images(maps)
+    check_period(period)
     height, width = (side // period * period for side in maps.shape[2:])
     if min(height, width) < min_periods * period:
         raise ValueError(

@@ -7,6 +7,8 @@ from typing import Final
 import torch
 from torch import Tensor
 
+from upnas.artifacts._checks import check_images
+
 #: Power of the rounding to 8 bits, per pixel and channel: what is below is no signal.
 _NOISE_FLOOR: Final = 1 / (12 * 255**2)
 
@@ -23,7 +25,11 @@ def radial_spectrum(images: Tensor) -> Tensor:
 
     Returns:
         (B, min(H, W) // 2) in double precision.
+
+    Raises:
+        ValueError: If the images are not floating (B, C, H, W), H, W >= 2.
     """
+    check_images(images)
     grey = images.double().mean(1)
     power = torch.fft.fft2(grey, norm="ortho").abs().square().flatten(1)
     height, width = grey.shape[1:]
@@ -51,7 +57,11 @@ def spectrum_distance(images: Tensor, truth: Tensor) -> Tensor:
 
     Returns:
         (B,) in double precision; 0 for equal spectra, log 10 = 2.3 for tenfold power throughout.
+
+    Raises:
+        ValueError: If the images are not floating (B, C, H, W) of equal shapes, H, W >= 2.
     """
+    check_images(images, truth)
     spectrum, reference = (
         torch.log(radial_spectrum(one) + _NOISE_FLOOR) for one in (images, truth)
     )

@@ -89,7 +89,7 @@ class Step(nn.Module):
         self.upsampler = upsampler
         self.size = inputs.shape.size
         self.register_buffer("x", inputs.x)
-        guide = inputs.guide(_guide_channels(upsampler)) if upsampler.guided else None
+        guide = inputs.guide(upsampler.guide_channels) if upsampler.guided else None
         self.register_buffer("guide", guide)
 
     @abstractmethod
@@ -236,7 +236,7 @@ def build_naive(
         return None
     arguments: dict[str, Any] = dict(entry.parameters)
     if upsampler.guided:
-        arguments["guide_channels"] = _guide_channels(upsampler)
+        arguments["guide_channels"] = upsampler.guide_channels
     kind = NAIVE[entry.upsampler]
     naive = kind(shape.channels, scale_factor=shape.scale_factor, **arguments)
     naive.load_state_dict(upsampler.state_dict())
@@ -250,11 +250,6 @@ def _placed(upsampler: Upsampler, settings: BenchSettings) -> Upsampler:
 
 def _memory_format(settings: BenchSettings) -> torch.memory_format:
     return torch.channels_last if settings.layout == "nhwc" else torch.contiguous_format
-
-
-def _guide_channels(upsampler: Upsampler) -> int:
-    channels: int = getattr(upsampler, "guide_channels", upsampler.channels)
-    return channels
 
 
 def _num_bytes(tensors: Iterable[Tensor]) -> int:

@@ -169,7 +169,8 @@ def space_check(
             has_mistakes = True
             typer.echo(str(error), err=True)
         else:
-            typer.echo(f"{name}: ok, {loaded.num_candidates:,} candidates")
+            noun = "candidate" if loaded.num_candidates == 1 else "candidates"
+            typer.echo(f"{name}: ok, {loaded.num_candidates:,} {noun}")
     if has_mistakes:
         raise typer.Exit(2)
 

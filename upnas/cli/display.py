@@ -20,6 +20,7 @@ from upnas.front import StudySummary, short_label, summarise
 from upnas.records import COST_METRICS, Objective, StudyHeader, TrialRecord, TrialState
 from upnas.report.words import metric_name, plural, with_unit
 from upnas.search import SearchObserver
+from upnas.space import BASELINES
 from upnas.trial import TrialRequest
 
 _MAX_RUNNING_ROWS: Final = 8
@@ -83,13 +84,13 @@ class Progress(SearchObserver):
     def num_expected(self) -> int:
         """Trials that the study will have trained in the end, by the front as it is now.
 
-        New candidates up to the budget, the replicates that were started, and the seeds that the
-        candidates which deserve them still lack.
+        New candidates, the replicates that were started, and the seeds that the candidates which
+        deserve them still lack.
         """
         header, summary = self.header, self.summary
         if header is None or summary is None:
             return 0
-        num_new = min(header.num_trials, header.num_candidates - self.count(TrialState.REFUSED))
+        num_new = self._num_new(header)
         if _replicates_all(header):
             return max(num_new * header.num_seeds, self.num_trained)
         trials: dict[int, TrialRecord | TrialRequest] = {**self.running, **self.records}
@@ -100,6 +101,19 @@ class Progress(SearchObserver):
         num_lacking = sum(max(0, header.num_seeds - len(seeds[key])) for key in wanted)
         num_replicates = sum(trial.origin == "replicate" for trial in trials.values())
         return num_new + num_replicates + num_lacking
+
+    def _num_new(self, header: StudyHeader) -> int:
+        """Candidates that will have trained: those of the budget while the space has some.
+
+        The baselines are trained in any case, also those outside the space.
+        """
+        num_refused = self.count(TrialState.REFUSED)
+        records, running = list(self.records.values()), list(self.running.values())
+        started = {r.candidate.key for r in records if r.state is not TrialState.REFUSED}
+        started |= {request.candidate.key for request in running}
+        num_there = header.num_candidates + _num_outside(header)
+        budget = min(header.num_trials, num_there - num_refused)
+        return max(budget, len(started), len(BASELINES) - num_refused)
 
     @property
     def remaining_s(self) -> float | None:
@@ -131,9 +145,9 @@ class PlainDisplay(Progress):
         """Say what is going to happen."""
         super().study_opened(header, trials)
         earlier = f", {len(trials)} trials from earlier sessions" if trials else ""
-        self._print(
-            f"{header.name}: {header.num_trials} candidates of {header.num_candidates:,}{earlier}"
-        )
+        num_new = self._num_new(header)
+        num_there = max(num_new, header.num_candidates)  # baselines need not be in the space
+        self._print(f"{header.name}: {num_new} candidates of {num_there:,}{earlier}")
 
     def trial_updated(self, record: TrialRecord) -> None:
         """Print a trial that ended."""
@@ -246,6 +260,13 @@ def _hypervolume(summary: StudySummary) -> list[RenderableType]:
 def _replicates_all(header: StudyHeader) -> bool:
     """Whether every candidate gets all seeds; older studies had no such setting."""
     return bool(header.space.get("search", {}).get("replicate") == "all")
+
+
+def _num_outside(header: StudyHeader) -> int:
+    """Baselines whose upsampler no stage of the space has."""
+    stages = header.space.get("stages", {}).values()
+    names = {name for stage in stages for name in stage.get("upsampler", ())}
+    return sum(upsampler not in names for upsampler in BASELINES.values())
 
 
 def _outcome(header: StudyHeader, record: TrialRecord) -> str:

@@ -2,13 +2,17 @@
 
 from __future__ import annotations
 
+import os
 from collections.abc import Iterable
+from dataclasses import replace
 from pathlib import Path
 from typing import Any, Final, Literal
 
 import rich.box
 import rich.table
+from rich.cells import cell_len
 from rich.console import Console
+from rich.measure import Measurement
 from rich.text import Text
 
 from upnas.front import CandidateSummary, Estimate, StudySummary, short_label, summarise
@@ -20,8 +24,10 @@ from upnas.space import SpaceDescription
 from upnas.space.describe import StageDescription
 from upnas.store import Study
 
-#: Narrower terminals get a front without intervals, which are in the report.
-_MIN_WIDTH_FOR_INTERVALS: Final = 120
+#: Columns of text may wrap, but not to less than this.
+_MIN_TEXT_WIDTH: Final = 28
+#: No table is wider.
+_UNBOUNDED: Final = 10_000
 
 
 def rich_table(table: Table, title: str, *, may_wrap: bool = True) -> rich.table.Table:
@@ -42,11 +48,6 @@ def rich_table(table: Table, title: str, *, may_wrap: bool = True) -> rich.table
     for row in table.rows:
         drawn.add_row(*(Text(cell, no_wrap=not may_wrap, overflow=overflow) for cell in row))
     return drawn
-
-
-def front_table(summary: StudySummary, title: str, *, is_brief: bool = False) -> rich.table.Table:
-    """The front with costs and intervals, best quality first; see :func:`_table`."""
-    return rich_table(_table(summary, summary.front, is_brief=is_brief), title)
 
 
 def live_table(summary: StudySummary, title: str, max_rows: int) -> rich.table.Table:
@@ -77,17 +78,64 @@ def _table(summary: StudySummary, entries: Iterable[CandidateSummary], *, is_bri
     return Table(columns=columns, rows=rows, numeric=table.numeric)
 
 
+def _result_tables(summary: StudySummary, console: Console) -> tuple[list[Table], list[str]]:
+    """The front and the baselines behind it as they fit the console, and the heads left out.
+
+    First the intervals go; then the columns of numbers from the last one, so that the objectives
+    stay longest. They are all in the report.
+    """
+    behind = [entry for entry in summary.baselines if not entry.is_on_front]
+    groups = (summary.front, behind)
+    tables = [_table(summary, entries, is_brief=False) for entries in groups]
+    if all(_width(table) <= console.width for table in tables):
+        return tables, []
+    tables = [_table(summary, entries, is_brief=True) for entries in groups]
+    left_out: list[str] = []
+    # Trial, first objective, seeds and upsamplers stay.
+    for head in reversed(tables[0].columns[2:-2]):
+        if all(_width(table) <= console.width for table in tables):
+            break
+        tables = [_without(table, head) for table in tables]
+        left_out.insert(0, head)
+    return tables, left_out
+
+
+def _whole_table(table: Table, title: str) -> rich.table.Table:
+    """A table whose numbers never wrap, and whose text keeps some width."""
+    drawn = rich_table(table, title)
+    for row, column in enumerate(drawn.columns):
+        head = table.columns[row]
+        lines = [*head.split(" ["), *(cells[row] for cells in table.rows)]
+        longest = max(map(cell_len, lines))
+        column.min_width = longest if head in table.numeric else min(longest, _MIN_TEXT_WIDTH)
+    return drawn
+
+
+def _width(table: Table) -> int:
+    """The least width that :func:`_whole_table` needs."""
+    console = Console(width=_UNBOUNDED)
+    return Measurement.get(console, console.options, _whole_table(table, "")).minimum
+
+
+def _without(table: Table, head: str) -> Table:
+    """The table without a column."""
+    place = table.columns.index(head)
+    columns, *rows = (row[:place] + row[place + 1 :] for row in (table.columns, *table.rows))
+    return replace(table, columns=columns, rows=tuple(rows))
+
+
 def show_result(study: Study, folder: Path, paths: ReportPaths) -> None:
     """Print the front, the baselines that are not on it, the verdict and the files."""
-    console = _console()
+    console = output_console()
     summary = summarise(study.header, study.trials)
-    is_brief = console.width < _MIN_WIDTH_FOR_INTERVALS
-    title = f"Pareto set of {study.header.name}, best first"
-    console.print(front_table(summary, title, is_brief=is_brief))
-    behind = [entry for entry in summary.baselines if not entry.is_on_front]
-    if behind:
-        table = _table(summary, behind, is_brief=is_brief)
-        console.print(rich_table(table, "Baselines behind it"))
+    (front, behind), left_out = _result_tables(summary, console)
+    console.print(_whole_table(front, f"Pareto set of {study.header.name}, best first"))
+    if behind.rows:
+        console.print(_whole_table(behind, "Baselines behind it"))
+    if left_out:
+        heads = ", ".join(left_out)
+        line = f"Left out for want of width, see {paths.markdown.name}: {heads}"
+        console.print(Text(line), soft_wrap=True)
     console.print(Text(verdict(summary), style="bold"))
     console.print()
     console.print(Text(counts(summary)))
@@ -155,7 +203,7 @@ def _estimate_json(estimate: Estimate | None) -> dict[str, Any] | None:
 
 def show_space(description: SpaceDescription) -> None:
     """Print a search space."""
-    console = _console()
+    console = output_console()
     table = rich.table.Table(title=f"Search space {description.name}", title_justify="left")
     for column in ("stage", "resolution", "channels", "skip", "out", "options", "choices"):
         table.add_column(column, justify="left" if column in ("resolution", "choices") else "right")
@@ -231,7 +279,9 @@ def _space_facts(description: SpaceDescription) -> dict[str, str]:
     }
 
 
-def _console() -> Console:
-    """Standard output; as wide as the tables need where it is no terminal."""
+def output_console() -> Console:
+    """Standard output; as wide as COLUMNS says, or as tables need where it is no terminal."""
     console = Console(highlight=False)
-    return console if console.is_terminal else Console(highlight=False, width=200)
+    if console.is_terminal or os.environ.get("COLUMNS", "").isdigit():
+        return console
+    return Console(highlight=False, width=200)

@@ -8,12 +8,12 @@ from typing import Any
 
 import rich.box
 import rich.table
-from rich.console import Console
 from rich.padding import Padding
 from rich.text import Text
 
+from upnas.cli.tables import output_console
 from upnas.upsamplers import Card
-from upnas.upsamplers.card import EXAMPLE_CHANNELS, EXAMPLE_SCALE
+from upnas.upsamplers.card import EXAMPLE_CHANNELS
 
 
 def show_catalogue(cards: Sequence[Card]) -> None:
@@ -43,15 +43,15 @@ def show_catalogue(cards: Sequence[Card]) -> None:
             card.macs_formula,
         )
         table.add_row(*map(Text, cells))
-    _console().print(table)
+    output_console().print(table)
 
 
 def show_card(card: Card) -> None:
     """Print everything about one upsampler."""
-    console = _console()
+    console = output_console()
     console.print(Text(card.name, style="bold"), Text(card.summary))
     defaults = ", ".join(f"{name}={_value(value)}" for name, value in card.parameters)
-    channels = f"C = C_out = {EXAMPLE_CHANNELS}, s = {EXAMPLE_SCALE}"
+    channels = f"C = C_out = {EXAMPLE_CHANNELS}, s = {card.example_scale}"
     facts = {
         "paper": card.paper or "common knowledge of the field",
         "formula": card.formula,
@@ -79,12 +79,6 @@ def show_card(card: Card) -> None:
 def card_json(card: Card) -> dict[str, Any]:
     """A card as JSON values."""
     return {**dataclasses.asdict(card), "parameters": dict(card.parameters)}
-
-
-def _console() -> Console:
-    """Standard output; as wide as the table needs where it is no terminal."""
-    console = Console(highlight=False)
-    return console if console.is_terminal else Console(highlight=False, width=200)
 
 
 _GUIDES = {

@@ -60,12 +60,14 @@ def read_entry(key: StageKey, config: StageConfig, mistakes: list[Mistake], fold
     for written_name, parameters in (config.__pydantic_extra__ or {}).items():
         place = ("stages", key, written_name)
         name = _absolute(written_name, folder)
-        if _unusable(name) is not None:
+        wrong = _unusable(name)
+        if wrong is not None:
             known = ["upsampler", *upsampler_names()]
-            mistakes.append(Mistake(place, unknown("key", written_name, known), at_key=True))
+            text = wrong if _is_place(name) else unknown("key", written_name, known)
+            mistakes.append(Mistake(place, text, at_key=True))
             continue
         entry.parameters[name] = {
-            parameter: _values(name, parameter, value, place, mistakes)
+            parameter: _values(name, parameter, _all_absolute(value, folder), place, mistakes)
             for parameter, value in parameters.items()
         }
     return entry
@@ -77,9 +79,23 @@ def _absolute(name: str, folder: Path) -> str:
     return f"{(folder / file).resolve()}:{kind}" if colon and file.endswith(".py") else name
 
 
+def _all_absolute(value: object, folder: Path) -> object:
+    """The same for the arms of a selector, and whatever else lists upsamplers."""
+    if not isinstance(value, tuple):
+        return value
+    return tuple(
+        _absolute(item, folder) if isinstance(item, str) else _all_absolute(item, folder)
+        for item in value
+    )
+
+
+def _is_place(name: str) -> bool:
+    return ":" in str(name) or str(name).endswith(".py")
+
+
 def _unusable(name: str) -> str | None:
     """Why a name gives no upsampler; None where it does."""
-    if ":" not in str(name) and name not in upsampler_names():
+    if not _is_place(name) and name not in upsampler_names():
         return unknown("upsampler", name, upsampler_names())
     try:
         find_upsampler(name)

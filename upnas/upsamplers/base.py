@@ -25,11 +25,12 @@ class Upsampler(nn.Module):
     subclass passes them on to this ``__init__``.
 
     Every upsampler runs for every H, W >= 1, in training and in eval mode, in float64, float32,
-    bfloat16 and under autocast, with NCHW and channels_last inputs (channels_last in gives
-    channels_last out); it traces in one graph with ``torch.compile`` and, in eval mode, with
-    ``torch.export``, with symbolic sizes unless it picks by resolution. The contract tests hold
-    every catalogue entry to it, and :func:`upnas.upsamplers.contract.check_contract` every entry
-    of a third party.
+    bfloat16 and under autocast, with NCHW and channels_last inputs. channels_last in gives
+    channels_last out; some operators give it for NCHW inputs too, so use ``reshape``, not ``view``,
+    behind them. (Batch normalisation needs more than one value per channel in training.) It traces
+    in one graph with ``torch.compile`` and, in eval mode, with ``torch.export``, with symbolic
+    sizes unless it picks by resolution. The contract tests hold every catalogue entry to it, and
+    :func:`upnas.upsamplers.contract.check_contract` every entry of a third party.
 
     Args:
         channels: Channels C of the input.
@@ -62,6 +63,8 @@ class Upsampler(nn.Module):
     deferred: ClassVar[bool] = False
     #: The operator reads a guide at the output resolution.
     guided: bool = False
+    #: Channels of that guide; 0 without one.
+    guide_channels: int = 0
     #: What a decoder must pass as the guide: the encoder feature that the stage fuses with (the
     #: image where there is none), or always the network's input image.
     guide_source: ClassVar[Literal["skip", "image"]] = "skip"
@@ -127,7 +130,7 @@ class Upsampler(nn.Module):
                 f"got {given}."
             )
         factors = tuple(int(s) if math.isfinite(s) and s == int(s) else s for s in given)
-        if not all(s >= 1 and (isinstance(s, int) or self.fractional) for s in factors):
+        if not all(1 <= s < math.inf and (isinstance(s, int) or self.fractional) for s in factors):
             kind = "finite scale factors >= 1" if self.fractional else "positive integer factors"
             raise ValueError(f"{name} needs {kind}; got scale_factor={scale_factor}.")
         if len(set(factors)) > 1 and not self.per_axis:
@@ -160,9 +163,10 @@ class Upsampler(nn.Module):
             (B, C_out, s*H, s*W), or (B, C_out, *size).
 
         Raises:
-            ValueError: If ``size`` cannot be reached from the input, or a guided operator gets no
-                guide or one of another size.
+            ValueError: If the input has other axes or channels, ``size`` cannot be reached from it,
+                or a guided operator gets no guide or one of another shape.
         """
+        self._check_call(x, size)
         full = self.upsampled_size(x)
         if size is not None:
             needed = tuple(_input_side(n, s) for n, s in zip(size, self.factors, strict=True))
@@ -204,6 +208,18 @@ class Upsampler(nn.Module):
             for side, s in zip(x.shape[2:], self.factors, strict=True)
         )
 
+    def _check_call(self, x: Tensor, size: Sequence[int] | None) -> None:
+        name = type(self).__name__
+        if x.dim() != 2 + self.spatial_dims or x.shape[1] != self.channels:
+            axes = "D, H, W" if self.spatial_dims == 3 else "H, W"
+            raise ValueError(
+                f"{name} needs features (B, {self.channels}, {axes}); got {tuple(x.shape)}."
+            )
+        if size is not None and len(size) != self.spatial_dims:
+            raise ValueError(
+                f"{name} needs a size of {self.spatial_dims} integers; got {tuple(size)}."
+            )
+
     def _fitted_guide(
         self, guide: Tensor | None, batch: int, size: tuple[int, ...], full: tuple[int, ...]
     ) -> Tensor:
@@ -216,10 +232,9 @@ class Upsampler(nn.Module):
                 f"{name} needs a guide at the output resolution {size}; "
                 f"got one of {tuple(guide.shape[2:])}."
             )
-        channels = getattr(self, "guide_channels", guide.shape[1])
-        if guide.shape[0] != batch or guide.shape[1] != channels:
+        if tuple(guide.shape[:2]) != (batch, self.guide_channels):
             raise ValueError(
-                f"{name} needs a guide of batch {batch} and {channels} channels; got "
+                f"{name} needs a guide of batch {batch} and {self.guide_channels} channels; got "
                 f"{guide.shape[0]} and {guide.shape[1]}."
             )
         if size == full:

@@ -8,8 +8,9 @@ from typing import Any, Final, Literal
 
 import torch
 
-from upnas.upsamplers.base import Upsampler
+from upnas.upsamplers.base import CatalogueError, Upsampler
 from upnas.upsamplers.catalogue import build_upsampler, find_upsampler, parameters_model
+from upnas.upsamplers.contract import reason_of
 
 #: The place in a network that the numbers of a card are for.
 EXAMPLE_CHANNELS: Final = 64
@@ -37,7 +38,8 @@ class Card:
         nondeterministic: Why its gradient is not deterministic on CUDA; None: it is.
         params_formula: Number of parameters for the defaults.
         macs_formula: Multiply-accumulates per input pixel for the defaults.
-        num_parameters: With ``EXAMPLE_CHANNELS`` in and out and factor ``EXAMPLE_SCALE``.
+        example_scale: ``EXAMPLE_SCALE``, or the smallest factor where that is not allowed.
+        num_parameters: With ``EXAMPLE_CHANNELS`` in and out and factor ``example_scale``.
         macs_per_pixel: Likewise.
     """
 
@@ -57,6 +59,7 @@ class Card:
     nondeterministic: str | None
     params_formula: str
     macs_formula: str
+    example_scale: int
     num_parameters: int
     macs_per_pixel: int
 
@@ -65,14 +68,17 @@ def card_of(name: str) -> Card:
     """Gather the card of an upsampler.
 
     Raises:
-        CatalogueError: If the name is unknown.
+        CatalogueError: If the name is unknown, or the upsampler cannot work there.
     """
     kind = find_upsampler(name)
-    spatial_dims = min(kind.dims)
-    with torch.device("meta"):  # the number of weights, not their values
-        example = build_upsampler(
-            name, EXAMPLE_CHANNELS, scale_factor=EXAMPLE_SCALE, spatial_dims=spatial_dims
-        )
+    scale = min(kind.scales) if kind.scales and EXAMPLE_SCALE not in kind.scales else EXAMPLE_SCALE
+    place = {"scale_factor": scale, "spatial_dims": min(kind.dims)}
+    try:
+        with torch.device("meta"):  # the number of weights, not their values
+            example = build_upsampler(name, EXAMPLE_CHANNELS, **place)
+    except ValueError as error:
+        where = f"{EXAMPLE_CHANNELS} channels, scale_factor={scale}"
+        raise CatalogueError(f"{name!r} at {where} raised {reason_of(error)}.") from error
     num_parameters = sum(parameter.numel() for parameter in example.parameters())
     summary, *_ = inspect.cleandoc(kind.__doc__ or "").splitlines() or [""]
     return Card(
@@ -92,6 +98,7 @@ def card_of(name: str) -> Card:
         nondeterministic=kind.nondeterministic,
         params_formula=kind.params_formula,
         macs_formula=kind.macs_formula,
+        example_scale=scale,
         num_parameters=num_parameters,
         macs_per_pixel=example.macs_per_pixel(),
     )

@@ -19,7 +19,6 @@ import importlib
 import importlib.util
 import inspect
 import sys
-import typing
 from collections.abc import Mapping
 from importlib.metadata import EntryPoint, entry_points
 from pathlib import Path
@@ -30,9 +29,9 @@ import pydantic
 
 from upnas.errors import suggest_name
 from upnas.upsamplers.adaptive import Adaptive
-from upnas.upsamplers.base import CatalogueError, ScaleFactor, Upsampler
+from upnas.upsamplers.base import CatalogueError, GuidedUpsampler, ScaleFactor, Upsampler
 from upnas.upsamplers.carafe import Carafe
-from upnas.upsamplers.contract import STRUCTURAL, check_contract
+from upnas.upsamplers.contract import check_contract, parameters_model_of, reason_of
 from upnas.upsamplers.deferred import Deferred
 from upnas.upsamplers.dlu import Dlu
 from upnas.upsamplers.dupsampling import DUpsampling
@@ -124,11 +123,13 @@ def _third_party(name: str) -> type[Upsampler]:
         where = _describe(installed[name])
         try:
             found = installed[name].load()
-        except Exception as error:  # whatever a stranger's module raises
-            raise CatalogueError(f"{where}: {_reason(error)}") from error
+        except (Exception, SystemExit) as error:  # whatever a stranger's module raises
+            raise CatalogueError(f"{where}: {reason_of(error)}.") from error
     elif ":" in name:
         where = f"Upsampler {name!r}"
         found = _from_place(name, where)
+    elif name.endswith(".py"):
+        raise CatalogueError(f"Upsampler {name!r} is a file; write {name}:Class.")
     else:
         known = upsampler_names()
         raise CatalogueError(
@@ -177,15 +178,21 @@ def _from_place(place: str, where: str) -> object:
             module = importlib.import_module(module_name)
     except FileNotFoundError:
         raise CatalogueError(f"{where}: there is no file {module_name}.") from None
-    except Exception as error:  # whatever a stranger's module raises
-        raise CatalogueError(f"{where}: {_reason(error)}") from error
+    except (Exception, SystemExit) as error:  # whatever a stranger's module raises
+        raise CatalogueError(f"{where}: {reason_of(error)}.") from error
     if not hasattr(module, class_name):
-        public = [name for name in vars(module) if not name.startswith("_")]
+        kinds = [name for name, value in vars(module).items() if _is_operator(value)]
         raise CatalogueError(
-            f"{where}: {module_name} has no {class_name!r}.{suggest_name(class_name, public)}"
+            f"{where}: {module_name} has no {class_name!r}.{suggest_name(class_name, kinds)} "
+            f"Its upsamplers: {', '.join(kinds) or 'none'}."
         )
     found: object = getattr(module, class_name)
     return found
+
+
+def _is_operator(value: object) -> bool:
+    is_upsampler = isinstance(value, type) and issubclass(value, Upsampler)
+    return is_upsampler and value not in (Upsampler, GuidedUpsampler)
 
 
 def _load_file(path: Path) -> ModuleType:
@@ -204,10 +211,6 @@ def _load_file(path: Path) -> ModuleType:
         del sys.modules[name]
         raise
     return module
-
-
-def _reason(error: Exception) -> str:
-    return f"{type(error).__name__}: {error}"
 
 
 def build_upsampler(
@@ -233,7 +236,8 @@ def build_upsampler(
         parameters: The upsampler's own parameters, checked by :func:`parameters_model`.
 
     Raises:
-        CatalogueError: If the name, a parameter or its value is unknown.
+        CatalogueError: If the name, a parameter or its value is unknown, or the code of a third
+            party raises anything but a ValueError.
         ValueError: If the upsampler cannot do what is asked of it.
     """
     kind = find_upsampler(name)
@@ -249,7 +253,14 @@ def build_upsampler(
         arguments["spatial_dims"] = spatial_dims
     if "guide_channels" in inspect.signature(kind.__init__).parameters:
         arguments["guide_channels"] = guide_channels
-    return kind(channels, out_channels, **arguments)
+    try:
+        return kind(channels, out_channels, **arguments)
+    except (ValueError, CatalogueError):
+        raise
+    except (Exception, SystemExit) as error:  # whatever a stranger's class raises
+        if name in UPSAMPLERS:
+            raise
+        raise CatalogueError(f"building {name!r} raised {reason_of(error)}.") from error
 
 
 @functools.cache
@@ -263,18 +274,7 @@ def parameters_model(name: str) -> type[pydantic.BaseModel]:
     Raises:
         CatalogueError: If the name is unknown.
     """
-    kind = find_upsampler(name)
-    annotations = typing.get_type_hints(kind.__init__, include_extras=True)
-    fields: dict[str, Any] = {
-        argument.name: (annotations[argument.name], argument.default)
-        for argument in inspect.signature(kind.__init__).parameters.values()
-        if argument.kind is argument.KEYWORD_ONLY and argument.name not in STRUCTURAL
-    }
-    config = pydantic.ConfigDict(extra="forbid", strict=True, frozen=True)
-    model: type[pydantic.BaseModel] = pydantic.create_model(
-        f"{kind.__name__}Parameters", __config__=config, **fields
-    )
-    return model
+    return parameters_model_of(find_upsampler(name))
 
 
 def _explain(error: pydantic.ValidationError, model: type[pydantic.BaseModel]) -> str:

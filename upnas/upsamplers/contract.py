@@ -9,17 +9,22 @@ from __future__ import annotations
 
 import inspect
 import itertools
+import typing
 from collections.abc import Iterator
 from contextlib import contextmanager
 from typing import Any, Final, NoReturn
 
+import pydantic
 import torch
 from torch import Tensor
 
+from upnas.records import Scalar
 from upnas.upsamplers.base import CatalogueError, Upsampler
 
 #: Divisible by what operators usually divide channels by: groups, and the s*s of a shuffle.
 CHANNELS: Final = 36
+#: Another number, as encoder skips have.
+GUIDE_CHANNELS: Final = 20
 SIZES: Final = ((1, 1), (5, 7))
 #: Arguments that the place in the network decides, not the search space.
 STRUCTURAL: Final = frozenset({"scale_factor", "spatial_dims", "guide_channels"})
@@ -28,11 +33,11 @@ STRUCTURAL: Final = frozenset({"scale_factor", "spatial_dims", "guide_channels"}
 def check_contract(kind: type[Upsampler]) -> None:
     """Build an upsampler with its defaults, run it on small maps and hold it to the contract.
 
-    Checks the signature of ``__init__``, shapes and explicit sizes, that gradients reach the input
-    and every parameter, that eval mode is deterministic and independent
-    of the rest of the batch and of the memory format, that a state dict brings the same function
-    back, and what the class promises of itself (``keeps_channels``, ``keeps_constants``,
-    ``scales``). torch's random state is left alone.
+    Checks the signature of ``__init__``, the types and defaults of the parameters, shapes and
+    explicit sizes, that gradients reach the input and every parameter, that eval mode is
+    deterministic and independent of the rest of the batch and of the memory format, that a state
+    dict brings the same function back, and what the class promises of itself (``keeps_channels``,
+    ``keeps_constants``, ``scales``). torch's random state is left alone.
 
     Args:
         kind: The class.
@@ -43,6 +48,7 @@ def check_contract(kind: type[Upsampler]) -> None:
     with torch.random.fork_rng(devices=[]), torch.device("cpu"):
         torch.default_generator.manual_seed(0)
         _check_signature(kind)
+        _check_parameters(kind)
         for dims, scale in itertools.product(sorted(kind.dims), sorted(kind.scales or {2, 3})):
             upsampler = _build(kind, scale_factor=scale, spatial_dims=dims)
             for check in (_check_shapes, _check_macs, _check_gradients, _check_eval):
@@ -60,8 +66,12 @@ def _check_signature(kind: type[Upsampler]) -> None:
         _refuse(kind, "__init__ must begin with (self, channels, out_channels=None, *, ...)")
     if "scale_factor" not in names:
         _refuse(kind, "__init__ has no keyword-only scale_factor")
+    if kind.guided and "guide_channels" not in names:
+        _refuse(kind, "__init__ of a guided upsampler needs a keyword-only guide_channels=None")
     for name in names[2:]:
         argument = arguments[name]
+        if argument.kind is argument.VAR_KEYWORD:
+            _refuse(kind, f"**{name} cannot be searched: name every argument of __init__")
         if argument.kind is not argument.KEYWORD_ONLY:
             _refuse(kind, f"argument {name!r} of __init__ must be keyword-only, behind a *")
         if argument.default is argument.empty:
@@ -70,14 +80,64 @@ def _check_signature(kind: type[Upsampler]) -> None:
             _refuse(kind, f"argument {name!r} of __init__ needs a type: the YAML is checked by it")
 
 
+def _check_parameters(kind: type[Upsampler]) -> None:
+    model = parameters_model_of(kind)
+    defaults = {name: field.default for name, field in model.model_fields.items()}
+    for name, default in defaults.items():
+        what = f"the default {default!r} of argument {name!r} of __init__"
+        items = default if isinstance(default, tuple) else (default,)
+        if not all(isinstance(item, Scalar) for item in items):
+            hint = "; use tuple[...]" if isinstance(default, list) else ""
+            _refuse(kind, f"{what} must be a bool, a number, a str or a tuple of these{hint}")
+        try:
+            model.model_validate({name: default})
+        except pydantic.ValidationError as error:
+            mistake = error.errors()[0]
+            hint = "; use tuple[...]" if mistake["type"] == "list_type" else ""
+            _refuse(kind, f"{what} does not fit its type: {mistake['msg']}{hint}")
+
+
+def parameters_model_of(kind: type[Upsampler]) -> type[pydantic.BaseModel]:
+    """Return the pydantic model of the searchable parameters of a class.
+
+    See :func:`~upnas.upsamplers.catalogue.parameters_model`.
+
+    Raises:
+        CatalogueError: If a YAML cannot be checked by the annotations.
+    """
+    config = pydantic.ConfigDict(extra="forbid", strict=True, frozen=True)
+    with _blame(kind, "reading the types of its parameters"):
+        annotations = typing.get_type_hints(kind.__init__, include_extras=True)
+        fields: dict[str, Any] = {
+            argument.name: (annotations[argument.name], argument.default)
+            for argument in inspect.signature(kind.__init__).parameters.values()
+            if argument.kind is argument.KEYWORD_ONLY and argument.name not in STRUCTURAL
+        }
+        try:
+            model: type[pydantic.BaseModel] = pydantic.create_model(
+                f"{kind.__name__}Parameters", __config__=config, **fields
+            )
+            model.model_json_schema()  # messages say from it what is allowed
+        except (pydantic.PydanticSchemaGenerationError, pydantic.PydanticInvalidForJsonSchema):
+            _refuse(kind, "the type of an argument of __init__ is none that a YAML can hold")
+    for name in fields.keys() - model.model_fields.keys():
+        _refuse(kind, f"argument {name!r} of __init__ cannot be searched; give it another name")
+    return model
+
+
 def _build(
     kind: type[Upsampler], out_channels: int | None = None, *, scale_factor: int, spatial_dims: int
 ) -> Upsampler:
     place: dict[str, Any] = {"scale_factor": scale_factor}
     if len(kind.dims) > 1:
         place["spatial_dims"] = spatial_dims
+    if "guide_channels" in inspect.signature(kind.__init__).parameters:
+        place["guide_channels"] = GUIDE_CHANNELS
     with _blame(kind, f"building it with {CHANNELS} channels, scale_factor={scale_factor}"):
-        return kind(CHANNELS, out_channels, **place)
+        upsampler = kind(CHANNELS, out_channels, **place)
+    if upsampler.guided and getattr(upsampler, "guide_channels", None) != GUIDE_CHANNELS:
+        _refuse(kind, "guide_channels of __init__ does not become the attribute guide_channels")
+    return upsampler
 
 
 def _features(upsampler: Upsampler, height: int, width: int) -> Tensor:
@@ -114,7 +174,10 @@ def _check_gradients(upsampler: Upsampler) -> None:
     x = _features(upsampler, *SIZES[-1]).requires_grad_()
     for _ in range(32):  # many draws, for operators that choose at random
         y = _run(upsampler, x)
-        torch.autograd.backward((y * torch.randn_like(y)).sum())
+        if not y.requires_grad:
+            _refuse(upsampler, "no gradient reaches the input")
+        with _blame(upsampler, "its backward"):
+            torch.autograd.backward((y * torch.randn_like(y)).sum())
     for name, tensor in [("the input", x), *upsampler.named_parameters()]:
         if tensor.grad is None or not tensor.grad.any():
             _refuse(upsampler, f"no gradient reaches {name}")
@@ -155,15 +218,16 @@ def _run(upsampler: Upsampler, x: Tensor, guide: Tensor | None = None) -> Tensor
     if guide is None:
         guide = _guide(upsampler, x)
     with _blame(upsampler, f"running it on {tuple(x.shape)}"):
-        y: Tensor = upsampler(x, guide=guide)
+        y: object = upsampler(x, guide=guide)
+    if not isinstance(y, Tensor):
+        _refuse(upsampler, f"upsample() returned {type(y).__name__}, not a Tensor")
     return y
 
 
 def _guide(upsampler: Upsampler, x: Tensor, size: tuple[int, ...] | None = None) -> Tensor | None:
     if not upsampler.guided:
         return None
-    channels: Any = getattr(upsampler, "guide_channels", CHANNELS)
-    return torch.randn(len(x), channels, *(size or upsampler.upsampled_size(x)))
+    return torch.randn(len(x), GUIDE_CHANNELS, *(size or upsampler.upsampled_size(x)))
 
 
 @torch.no_grad()
@@ -179,8 +243,14 @@ def _blame(kind: type[Upsampler] | Upsampler, doing: str) -> Iterator[None]:
         yield
     except CatalogueError:
         raise
-    except Exception as error:  # whatever a stranger's code raises
-        _refuse(kind, f"{doing} raised {type(error).__name__}: {error}")
+    except (Exception, SystemExit) as error:  # whatever a stranger's code raises
+        _refuse(kind, f"{doing} raised {reason_of(error)}")
+
+
+def reason_of(error: BaseException) -> str:
+    """The class and the first line of an exception, without a full stop."""
+    first, *_ = str(error).splitlines() or [""]
+    return f"{type(error).__name__}: {first}".rstrip(".: ")
 
 
 def _refuse(kind: type[Upsampler] | Upsampler, reason: str) -> NoReturn:

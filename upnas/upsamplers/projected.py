@@ -28,7 +28,7 @@ class Projected(Upsampler):
         super().__init__(channels, upsampler.out_channels, scale_factor=upsampler.scale_factor)
         self.project = nn.Conv2d(channels, upsampler.channels, 1)
         self.upsampler = upsampler
-        self.guided = upsampler.guided
+        self.guided, self.guide_channels = upsampler.guided, upsampler.guide_channels
 
     @override
     def upsample(self, x: Tensor, guide: Tensor | None) -> Tensor:

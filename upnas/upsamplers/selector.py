@@ -1,6 +1,7 @@
 from __future__ import annotations
 
 import math
+import re
 from collections.abc import Sequence
 from typing import Annotated
 
@@ -86,7 +87,10 @@ class Selector(Switched):
         if not arms or len(set(arms)) != len(arms):
             raise ValueError(f"Selector needs at least one arm and each only once; got {arms}.")
         place = (channels, self.out_channels, scale_factor, guide_channels)
-        self.arms = nn.ModuleDict({name: _arm(name, *place) for name in arms})
+        self.names = arms
+        self.arms = nn.ModuleDict(
+            {_key(index, name): _arm(name, *place) for index, name in enumerate(arms)}
+        )
         self.guided = any(arm.guided for arm in self.alternatives())
         self.guide_channels = channels if guide_channels is None else guide_channels
         self.gate = _Gate(len(arms))
@@ -144,7 +148,7 @@ class Selector(Switched):
         if len(costs_ms) != len(self.arms) or not usable:
             raise ValueError(
                 f"Selector needs one finite, non-negative latency for each of the arms "
-                f"{', '.join(self.arms)}, not all zero; got {list(costs_ms)} at {resolution}."
+                f"{', '.join(self.names)}, not all zero; got {list(costs_ms)} at {resolution}."
             )
         self._costs[resolution] = tuple(costs_ms)
 
@@ -194,6 +198,11 @@ def _weighted_sum(weights: Tensor, outputs: list[Tensor]) -> Tensor:
     for weight, output in zip(weights[1:], outputs[1:], strict=True):
         total = total + weight * output
     return total
+
+
+def _key(index: int, name: str) -> str:
+    """The name of an arm's module: torch allows no dots, which places have."""
+    return name if name.isidentifier() else f"{index}_{re.sub(r'[^A-Za-z0-9_]', '_', name)}"
 
 
 def _arm(
