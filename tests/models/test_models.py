@@ -108,7 +108,12 @@ def test_guided_upsamplers_get_the_skip_or_the_image(encoder: str, kind: type[Re
     candidate = unet("nearest", "nearest", encoder=EncoderSpec(name=encoder, depth=depth))
     model = build_model(candidate, SEGMENTATION).eval()
     assert isinstance(model, UNet)
-    deep, shallow = kind(8), kind(16)
+    infos = describe_stages(candidate.model, SEGMENTATION)
+    wants_skip = kind.guide_source == "skip"
+    deep, shallow = (
+        kind(info.channels, guide_channels=(info.skip_channels if wants_skip else 0) or 3)
+        for info in infos
+    )
     model.stages[0].upsampler, model.stages[1].upsampler = deep, shallow
     image = torch.randn(1, 3, 13, 10)
     model(image)

@@ -101,17 +101,14 @@ def bench_upsamplers(
 
 def _show(benchmark: Benchmark, paths: Sequence[Path]) -> None:
     """Print the tables, what could not run and the files."""
-    from rich.console import Console
     from rich.text import Text
 
     from upnas.bench.records import MODES
     from upnas.bench.tables import brief, group_table, missing, tutorial_table
-    from upnas.cli.tables import rich_table
+    from upnas.cli.tables import output_console, rich_table
     from upnas.report.table import Table
 
-    console = Console(highlight=False)
-    if not console.is_terminal:
-        console = Console(highlight=False, width=200)
+    console = output_console()
     tables = [group_table(group) for group in benchmark.groups if not group.shape.is_tutorial]
     tutorial = [tutorial_table(benchmark, mode) for mode in MODES]
     if console.width < _MIN_WIDTH:
