@@ -13,6 +13,10 @@ from torch import Tensor
 
 from upnas.upsamplers.functional import triton_reassembly, triton_sampling
 
+#: Fewest channels of a group for which the sum of corners beats grid_sample on one CPU thread
+#: (for channels_last inputs half of it): the fewer lie together, the more each pays for its index.
+WIDE = 64
+
 
 def sample(x: Tensor, offset: Tensor, scope: Tensor | None, groups: int, s: int) -> Tensor:
     """Upsample by reading every output pixel at its own position plus a predicted offset.
@@ -74,11 +78,13 @@ def sample_at(x: Tensor, rows: Tensor, columns: Tensor) -> Tensor:
         columns: (B, groups, Y, X), likewise.
 
     Returns:
-        (B, C, Y, X) in the dtype of ``x``; channels_last where ``x`` is, and always on a CPU.
+        (B, C, Y, X) in the dtype of ``x``; channels_last where ``x`` is, and for wide groups.
     """
-    if x.device.type == "cpu" and not torch.compiler.is_compiling():
-        return _sum_of_corners(x, rows, columns)
     (b, c, h, w), groups = x.shape, rows.shape[1]
+    is_last = x.is_contiguous(memory_format=torch.channels_last) and not x.is_contiguous()
+    is_wide = c // groups >= (WIDE // 2 if is_last else WIDE)
+    if is_wide and x.device.type == "cpu" and not torch.compiler.is_compiling():
+        return _sum_of_corners(x, rows, columns)
     # A map spans 2 units for grid_sample, -1 and 1 being its outer edges.
     across, down = (columns + 0.5) * (2 / w) - 1, (rows + 0.5) * (2 / h) - 1
     grid = torch.stack([across, down], dim=-1).flatten(0, 1)
@@ -86,15 +92,15 @@ def sample_at(x: Tensor, rows: Tensor, columns: Tensor) -> Tensor:
     maps = x.reshape(b * groups, c // groups, h, w).to(grid.dtype)
     y = F.grid_sample(maps, grid, mode="bilinear", padding_mode="border", align_corners=False)
     y = y.reshape(b, c, *rows.shape[2:]).to(x.dtype)
-    if x.is_contiguous(memory_format=torch.channels_last) and not x.is_contiguous():
-        return y.contiguous(memory_format=torch.channels_last)  # grid_sample never is
-    return y
+    # grid_sample never gives channels_last.
+    return y.contiguous(memory_format=torch.channels_last) if is_last else y
 
 
 def _sum_of_corners(x: Tensor, rows: Tensor, columns: Tensor) -> Tensor:
     """:func:`sample_at` as a weighted sum of four rows of a table of pixels.
 
-    On a CPU this is faster than grid_sample, which would also have to be turned to channels_last.
+    On a CPU this is faster than grid_sample for wide groups, all the more in channels_last, which
+    grid_sample does not keep.
     """
     (b, c, h, w), groups = x.shape, rows.shape[1]
     down = rows.permute(0, 2, 3, 1).clamp(0, h - 1)  # (B, Y, X, groups)
