@@ -202,7 +202,7 @@ def test_the_front_of_many_metrics_is_readable(
         out = capsys.readouterr().out
         lines = out.splitlines()
         head = next(line for line in lines if "upsamplers, deepest first" in line)
-        rows = [line for line in lines if line[:6].strip().isdigit()]
+        rows = [line for line in lines if re.match(r" *\d+ {2,}\S", line)]
         assert len(rows) >= len(front)
         assert max(map(len, rows)) <= columns
         if columns < 400:  # without intervals and remarks: whole numbers, then the upsamplers
