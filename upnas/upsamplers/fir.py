@@ -14,9 +14,8 @@ from typing_extensions import override
 
 from upnas.upsamplers.base import ScaleFactor, Upsampler
 from upnas.upsamplers.choices import check_choice
+from upnas.upsamplers.functional.convolution import CONV_TRANSPOSE
 from upnas.upsamplers.functional.reassembly import Padding
-
-_CONV_TRANSPOSE = {2: F.conv_transpose2d, 3: F.conv_transpose3d}
 
 
 class Fir(Upsampler):
@@ -117,7 +116,7 @@ class Fir(Upsampler):
     def upsample(self, x: Tensor, guide: Tensor | None) -> Tensor:
         if self.padding == "replicate":
             x = F.pad(x, [n for n in reversed(self._reach) for _ in range(2)], mode="replicate")
-        return _CONV_TRANSPOSE[self.spatial_dims](
+        return CONV_TRANSPOSE[self.spatial_dims](
             x,
             self.kernel.expand(self.channels, *self.kernel.shape[1:]),
             stride=self.factors,

@@ -11,6 +11,7 @@ from typing_extensions import override
 
 from upnas.upsamplers.base import GuidedUpsampler
 from upnas.upsamplers.functional.reassembly import reassemble, similarity
+from upnas.upsamplers.functional.sampling import sample_at
 from upnas.upsamplers.initialisation import kaiming_
 
 
@@ -204,21 +205,16 @@ class OffsetGenerator(nn.Module):
     @override
     def forward(self, y: Tensor, fused: Tensor) -> Tensor:
         """Resample y, (B, C, H, W), by offsets predicted from z, (B, d, H, W)."""
-        b, c, h, w = y.shape
+        b, _, h, w = y.shape
         dtype = torch.promote_types(fused.dtype, torch.float32)
         unit = F.normalize(fused.to(dtype), dim=1)
         cosines = similarity(unit, unit, 3, 1, padding="replicate").to(fused.dtype)
         cues = torch.cat([fused, cosines[:, :4], cosines[:, 5:]], dim=1)
         offsets = self.direction(cues).to(dtype) * self.magnitude(cues).to(dtype).sigmoid()
         offsets = offsets.reshape(b, 2, self.groups, h, w)
-        # A map spans 2 units: a pixel is 2 / W wide and 2 / H high.
-        across = (2 * torch.arange(w, device=y.device, dtype=dtype) + 1 - w + 2 * offsets[:, 0]) / w
-        rows = 2 * torch.arange(h, device=y.device, dtype=dtype) + 1 - h
-        down = (rows[:, None] + 2 * offsets[:, 1]) / h
-        grid = torch.stack([across, down], dim=-1).flatten(0, 1)
-        features = y.reshape(b * self.groups, c // self.groups, h, w).to(dtype)
-        sampled = F.grid_sample(features, grid, padding_mode="border", align_corners=False)
-        return sampled.reshape(b, c, h, w).to(y.dtype)
+        columns = torch.arange(w, device=y.device, dtype=dtype) + offsets[:, 0]
+        rows = torch.arange(h, device=y.device, dtype=dtype)[:, None] + offsets[:, 1]
+        return sample_at(y, rows, columns)
 
     def macs_per_pixel(self) -> int:
         """Multiply-accumulates per pixel of the map that is resampled."""

@@ -14,14 +14,12 @@ from typing_extensions import override
 
 from upnas.upsamplers.base import ScaleFactor, Upsampler
 from upnas.upsamplers.choices import check_choice
-from upnas.upsamplers.functional.convolution import mix_channels
+from upnas.upsamplers.functional.convolution import CONV_TRANSPOSE, CONVOLUTION, mix_channels
 from upnas.upsamplers.initialisation import kaiming_
 
 Form = Literal["fused", "plain"]
 Order = Literal["conv_first", "upsample_first"]
 
-_CONVOLUTION: dict[int, type[nn.Conv2d] | type[nn.Conv3d]] = {2: nn.Conv2d, 3: nn.Conv3d}
-_CONV_TRANSPOSE = {2: F.conv_transpose2d, 3: F.conv_transpose3d}
 _NORM = {2: nn.BatchNorm2d, 3: nn.BatchNorm3d}
 _LINEAR = {2: "bilinear", 3: "trilinear"}
 
@@ -80,7 +78,7 @@ class NearestConv(Upsampler):
         )
         check_choice(type(self).__name__, "form", form, Form)
         self.form = form
-        self.conv = _CONVOLUTION[spatial_dims](channels, self.out_channels, 3, padding=1)
+        self.conv = CONVOLUTION[spatial_dims](channels, self.out_channels, 3, padding=1)
         kaiming_(self.conv)
         if form == "fused":
             self.register_buffer("boxes", _boxes(self.factors), persistent=False)
@@ -100,7 +98,7 @@ class NearestConv(Upsampler):
             return y
         sides = tuple(s + 2 for s in self.factors)
         weight = self.conv.weight.transpose(0, 1).flatten(2) @ self.boxes  # (C, C_out, taps)
-        return _CONV_TRANSPOSE[self.spatial_dims](
+        return CONV_TRANSPOSE[self.spatial_dims](
             x,
             weight.view(*weight.shape[:2], *sides),
             self.conv.bias,
@@ -175,7 +173,7 @@ class BilinearConv1x1(Upsampler):
         )
         check_choice(type(self).__name__, "order", order, Order)
         self.order = order
-        self.conv = _CONVOLUTION[spatial_dims](channels, self.out_channels, 1)
+        self.conv = CONVOLUTION[spatial_dims](channels, self.out_channels, 1)
         kaiming_(self.conv)
 
     @override
@@ -238,9 +236,7 @@ class UNetBlock(Upsampler):
         super().__init__(
             channels, out_channels, scale_factor=scale_factor, spatial_dims=spatial_dims
         )
-        self.conv = _CONVOLUTION[spatial_dims](
-            channels, self.out_channels, 3, padding=1, bias=False
-        )
+        self.conv = CONVOLUTION[spatial_dims](channels, self.out_channels, 3, padding=1, bias=False)
         self.norm = _NORM[spatial_dims](self.out_channels)
         kaiming_(self.conv, "relu")
 

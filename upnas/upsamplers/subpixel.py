@@ -6,18 +6,16 @@ import math
 from typing import Literal
 
 import torch.nn.functional as F
-from torch import Tensor, nn
+from torch import Tensor
 from typing_extensions import override
 
 from upnas.upsamplers.base import ScaleFactor, Upsampler
 from upnas.upsamplers.choices import check_choice
-from upnas.upsamplers.functional.convolution import mix_channels
+from upnas.upsamplers.functional.convolution import CONVOLUTION, mix_channels
 from upnas.upsamplers.functional.shuffle import box_blur, pixel_shuffle
 from upnas.upsamplers.initialisation import LEAKY_SLOPE, icnr_
 
 Activation = Literal["none", "leaky_relu"]
-
-_CONVOLUTION: dict[int, type[nn.Conv2d] | type[nn.Conv3d]] = {2: nn.Conv2d, 3: nn.Conv3d}
 
 
 class SubPixel(Upsampler):
@@ -80,7 +78,7 @@ class SubPixel(Upsampler):
         self.activation = activation
         self.blur = blur
         phases = math.prod(self.factors)
-        self.conv = _CONVOLUTION[spatial_dims](channels, self.out_channels * phases, 3, padding=1)
+        self.conv = CONVOLUTION[spatial_dims](channels, self.out_channels * phases, 3, padding=1)
         icnr_(self.conv, phases, "linear" if activation == "none" else activation)
 
     @override
@@ -143,7 +141,7 @@ class LightSubPixel(Upsampler):
             channels, out_channels, scale_factor=scale_factor, spatial_dims=spatial_dims
         )
         phases = math.prod(self.factors)
-        self.conv = _CONVOLUTION[spatial_dims](channels, self.out_channels * phases, 1)
+        self.conv = CONVOLUTION[spatial_dims](channels, self.out_channels * phases, 1)
         icnr_(self.conv, phases, "relu")
 
     @override

@@ -1,7 +1,14 @@
+"""Convolutions by the number of spatial axes."""
+
 from __future__ import annotations
+
+from typing import Final
 
 import torch.nn.functional as F
 from torch import Tensor, nn
+
+CONVOLUTION: Final[dict[int, type[nn.Conv2d] | type[nn.Conv3d]]] = {2: nn.Conv2d, 3: nn.Conv3d}
+CONV_TRANSPOSE: Final = {2: F.conv_transpose2d, 3: F.conv_transpose3d}
 
 
 def mix_channels(conv: nn.Conv2d | nn.Conv3d, x: Tensor) -> Tensor:
