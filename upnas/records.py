@@ -153,18 +153,50 @@ class Constraint(Record):
         return self.equals is None and self.metric not in COST_METRICS
 
 
+Device = Literal["cpu", "cuda", "mps"]
+DType = Literal["float32", "bfloat16", "float16"]
+MemoryFormat = Literal["contiguous", "channels_last"]
+RuntimeName = Literal["eager", "compile", "cuda_graph", "onnxruntime", "openvino", "tensorrt"]
+ClockName = Literal["thread_cpu", "process_cpu", "wall", "device"]
+
+
 class Target(Record):
-    """Where latency and memory are measured."""
+    """Where costs are measured."""
 
     name: str = Field(pattern=r"^[A-Za-z0-9_.-]+$")
-    device: Literal["cpu", "cuda"] = "cpu"
+    device: Device = "cpu"
     threads: PositiveInt = 1
     batch: PositiveInt = 1
     input: tuple[PositiveInt, PositiveInt, PositiveInt] = Field(
         (3, 256, 256), description="Channels, height and width of one input."
     )
-    dtype: Literal["float32"] = "float32"
-    runtime: Literal["eager"] = "eager"
+    dtype: DType = Field("float32", description="Of weights, input and output.")
+    memory_format: MemoryFormat = Field("contiguous", description="Of weights and input in torch.")
+    runtime: RuntimeName = "eager"
+
+    @property
+    def input_shape(self) -> tuple[int, int, int, int]:
+        """(B, C, H, W) of one forward."""
+        return (self.batch, *self.input)
+
+
+class Conditions(Record):
+    """What the machine did while something was timed on it; None where it cannot be read.
+
+    Readings are taken at the end, those that are shares or counts cover the whole time.
+    """
+
+    foreign_cpus: NonNegativeFloat | None = Field(
+        None, description="Processors that other processes kept busy, on average."
+    )
+    steal: NonNegativeFloat | None = Field(
+        None, description="Share of the processors' time that the hypervisor gave to others."
+    )
+    load_average: NonNegativeFloat | None = Field(None, description="Of the last minute.")
+    clock_mhz: NonNegativeFloat | None = Field(None, description="Of the processor or the GPU.")
+    governor: str | None = Field(None, description="Of the processor's clock frequency.")
+    temperature_c: FiniteFloat | None = None
+    num_foreign_gpu_processes: NonNegativeInt | None = None
 
 
 class Latency(Record):
@@ -179,8 +211,20 @@ class Latency(Record):
     samples_ms: tuple[PositiveFloat, ...] = Field(min_length=1)
     reference_samples_ms: tuple[PositiveFloat, ...] = Field(min_length=1)
     reference_ms: PositiveFloat
-    clock: Literal["thread_cpu", "wall", "device"]
+    clock: ClockName
     wall_ms: PositiveFloat = Field(description="Median wall time of the candidate, as observed.")
+    wall_samples_ms: tuple[PositiveFloat, ...] = Field(
+        (), description="Wall time beside each of samples_ms; empty in old records."
+    )
+    rejected: tuple[str, ...] = Field((), description="Why each rejected block was rejected.")
+    unsteady: str | None = Field(
+        None, description="Why even the best block is not to be trusted; None where it is."
+    )
+    num_warmup: NonNegativeInt = Field(0, description="Forwards before the first sample.")
+    device_s: NonNegativeFloat = Field(
+        0.0, description="Wall seconds on the device: warm-up, rejected blocks, the reference."
+    )
+    conditions: Conditions | None = None
 
     @property
     def ratios(self) -> tuple[float, ...]:
@@ -189,12 +233,12 @@ class Latency(Record):
         return tuple(sample / reference for sample, reference in pairs)
 
     @property
-    def median_ms(self) -> float:
-        """The latency in milliseconds: median pair ratio times the reference's own time."""
-        return statistics.median(self.ratios) * self.reference_ms
+    def ratio(self) -> float:
+        """Median pair ratio: compares across hours, and across machines of one kind."""
+        return statistics.median(self.ratios)
 
     @property
-    def interval_ms(self) -> tuple[float, float]:
+    def ratio_interval(self) -> tuple[float, float]:
         """95 % confidence interval of the median, from order statistics of the pair ratios.
 
         The whole range where fewer than six pairs make 95 % unreachable.
@@ -203,32 +247,113 @@ class Latency(Record):
         n = len(ratios)
         # Normal approximation to the binomial ranks of the median (exact enough from n = 6 on).
         k = max(0, int((n - 1.96 * n**0.5) / 2)) if n >= 6 else 0
-        return ratios[k] * self.reference_ms, ratios[n - 1 - k] * self.reference_ms
+        return ratios[k], ratios[n - 1 - k]
+
+    @property
+    def median_ms(self) -> float:
+        """The latency in milliseconds: median pair ratio times the reference's own time."""
+        return self.ratio * self.reference_ms
+
+    @property
+    def interval_ms(self) -> tuple[float, float]:
+        """The interval of the ratio times the reference's own time."""
+        low, high = self.ratio_interval
+        return low * self.reference_ms, high * self.reference_ms
+
+    @property
+    def verdict(self) -> str:
+        """``stable``, ``rejected 2 blocks: reference drifted 14 %``, ``unsteady: ...``."""
+        words = [] if self.unsteady is None else [f"unsteady: {self.unsteady}"]
+        if self.rejected:
+            count = len(self.rejected)
+            reasons = "; ".join(dict.fromkeys(self.rejected))
+            words.append(f"rejected {count} block{'' if count == 1 else 's'}: {reasons}")
+        return ", ".join(words) or "stable"
+
+
+class PredictedLatency(Record):
+    """A latency that was worked out from stages and other candidates, and not measured.
+
+    Ratios are to the study's reference network, as in :class:`Latency`.
+    """
+
+    ratio: PositiveFloat
+    ratio_low: PositiveFloat = Field(description="Lower end of the 95 % prediction interval.")
+    ratio_high: PositiveFloat
+    reference_ms: PositiveFloat
+    num_measured: NonNegativeInt = Field(description="Measured candidates that it learned from.")
+
+    @property
+    def median_ms(self) -> float:
+        """The prediction in milliseconds."""
+        return self.ratio * self.reference_ms
+
+    @property
+    def interval_ms(self) -> tuple[float, float]:
+        """95 % prediction interval in milliseconds."""
+        return self.ratio_low * self.reference_ms, self.ratio_high * self.reference_ms
+
+
+class DeviceMemory(Record):
+    """What torch's allocator on the GPU held at the worst moment of one forward."""
+
+    allocated_mib: NonNegativeFloat = Field(description="torch.cuda.max_memory_allocated.")
+    reserved_mib: NonNegativeFloat = Field(description="torch.cuda.max_memory_reserved.")
 
 
 class Costs(Record):
-    """What a candidate costs on one target; known before any training."""
+    """What a candidate costs on one target; known before any training.
+
+    One of ``latency``, ``predicted`` and ``unserved`` is there.
+    """
 
     target: str
-    latency: Latency
+    latency: Latency | None = None
+    predicted: PredictedLatency | None = None
+    unserved: str | None = Field(None, description="Why the candidate does not run on the target.")
     peak_memory_mib: NonNegativeFloat = Field(
         description="Bytes of all tensors alive at the worst moment of one forward / 2**20: "
         "weights, buffers, input and activations."
     )
+    training_peak_memory_mib: NonNegativeFloat | None = Field(
+        None, description="Likewise of a training step: gradients and optimizer state, too."
+    )
+    process_peak_rss_mib: NonNegativeFloat | None = Field(
+        None, description="Resident set of a fresh process that loads and runs the exported network."
+    )
+    device_memory: DeviceMemory | None = None
+    output_error: NonNegativeFloat | None = Field(
+        None,
+        description="Relative L2 difference between the target's output and eager float32 on the "
+        "CPU, for a random input.",
+    )
     num_parameters: NonNegativeInt
     exportable: Settings = Field((), description="Format -> 'ok' or why it failed; probed only.")
+    machine: str = Field("", description="Fingerprint of the machine and the versions.")
 
     @property
-    def latency_ms(self) -> float:
-        """See :class:`Latency`."""
-        return self.latency.median_ms
+    def latency_ms(self) -> float | None:
+        """The measured latency, else the predicted one; None where the target cannot run it."""
+        estimate = self.latency or self.predicted
+        return None if estimate is None else estimate.median_ms
+
+    @property
+    def is_measured(self) -> bool:
+        """Whether nothing is predicted."""
+        return self.predicted is None
 
 
 COST_METRICS: Final[Mapping[str, Direction]] = {
     "latency_ms": "minimize",
     "peak_memory_mib": "minimize",
+    "training_peak_memory_mib": "minimize",
+    "process_peak_rss_mib": "minimize",
+    "output_error": "minimize",
     "num_parameters": "minimize",
 }
+
+#: Costs that are worked out only where an objective or a constraint asks for them.
+OPTIONAL_COSTS: Final = frozenset({"training_peak_memory_mib", "process_peak_rss_mib"})
 
 
 class RungResult(Record):
@@ -295,7 +420,8 @@ class TrialRecord(Record):
         """The value of a quality or cost metric, or None where there is none yet."""
         if metric in COST_METRICS:
             costs = self.costs_on(target)
-            return None if costs is None else float(getattr(costs, metric))
+            value = None if costs is None else getattr(costs, metric)
+            return None if value is None else float(value)
         return self.quality.get(metric)
 
 
@@ -320,7 +446,12 @@ class TargetReference(Record):
     """The study's reference network, timed once on a target before the search."""
 
     target: str
-    latency_ms: PositiveFloat
+    latency_ms: PositiveFloat = Field(description="Median of the samples.")
+    samples_ms: tuple[PositiveFloat, ...] = ()
+    wall_samples_ms: tuple[PositiveFloat, ...] = ()
+    clock: ClockName | None = Field(None, description="None in old records.")
+    conditions: Conditions | None = None
+    machine: str = Field("", description="Fingerprint of the machine and the versions.")
 
 
 class StudyHeader(Record):
