@@ -454,6 +454,40 @@ class TargetReference(Record):
     machine: str = Field("", description="Fingerprint of the machine and the versions.")
 
 
+class StageCost(Record):
+    """What one upsampler costs at one decoder stage."""
+
+    choice: StageChoice
+    ratios: tuple[NonNegativeFloat, ...] = Field(
+        (), description="Time of the upsampler alone / the reference network's, of each round."
+    )
+    reason: str | None = Field(None, description="Why it cannot be timed alone; None where it is.")
+    num_parameters: NonNegativeInt
+    static_bytes: NonNegativeInt = Field(description="Weights and buffers.")
+    activation_bytes: NonNegativeInt | None = Field(
+        description="Peak of the input and activations of a network in which this is the only "
+        "upsampler that needs more than its output; None where it changes other stages."
+    )
+
+    @property
+    def ratio(self) -> float | None:
+        """Median of the ratios; None where it was not timed."""
+        return statistics.median(self.ratios) if self.ratios else None
+
+
+class StageTable(Record):
+    """What every upsampler of a search space costs at every stage, on one target."""
+
+    target: str
+    reference: Candidate = Field(description="The network that the ratios are shares of.")
+    stages: tuple[tuple[StageCost, ...], ...] = Field(
+        description="One entry per stage, deepest first; the reference's upsamplers are included."
+    )
+    num_parameters: NonNegativeInt = Field(description="Of all that is no upsampler.")
+    static_bytes: NonNegativeInt = Field(description="Weights and buffers, likewise.")
+    machine: str = Field("", description="Fingerprint of the machine and the versions.")
+
+
 class StudyHeader(Record):
     """``study.json``: everything about a study that is not a trial."""
 
