@@ -7,6 +7,7 @@
     +-- DataError             data that cannot be read or does not fit the task
     +-- StudyError            a run folder that cannot be created, read or resumed
     +-- TargetError           a target that this machine cannot serve
+    |   +-- BusyDeviceError   a device that other programs use, where that was to be refused
     +-- CatalogueError        an unknown or broken upsampler (in ``upnas.upsamplers``)
 
 Errors of a single trial are no exceptions: they become a failed ``TrialRecord`` with a reason.
@@ -36,6 +37,10 @@ class StudyError(UpnasError):
 
 class TargetError(UpnasError):
     """A target cannot be served by this machine."""
+
+
+class BusyDeviceError(TargetError):
+    """Other programs use the device, and the user asked to refuse that (``--strict``)."""
 
 
 def suggest_name(name: str, known: Iterable[str]) -> str:

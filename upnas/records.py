@@ -10,7 +10,7 @@ from __future__ import annotations
 import hashlib
 import json
 import statistics
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from enum import StrEnum
 from typing import Annotated, Any, Final, Literal
 
@@ -199,6 +199,18 @@ class Conditions(Record):
     num_foreign_gpu_processes: NonNegativeInt | None = None
 
 
+def median_interval(values: Sequence[float]) -> tuple[float, float]:
+    """95 % confidence interval of a median, from order statistics.
+
+    The whole range where fewer than six values make 95 % unreachable.
+    """
+    ordered = sorted(values)
+    n = len(ordered)
+    # Normal approximation to the binomial ranks of the median (exact enough from n = 6 on).
+    k = max(0, int((n - 1.96 * n**0.5) / 2)) if n >= 6 else 0
+    return ordered[k], ordered[n - 1 - k]
+
+
 class Latency(Record):
     """Forward time of one batch, measured in pairs with the study's reference network.
 
@@ -239,15 +251,8 @@ class Latency(Record):
 
     @property
     def ratio_interval(self) -> tuple[float, float]:
-        """95 % confidence interval of the median, from order statistics of the pair ratios.
-
-        The whole range where fewer than six pairs make 95 % unreachable.
-        """
-        ratios = sorted(self.ratios)
-        n = len(ratios)
-        # Normal approximation to the binomial ranks of the median (exact enough from n = 6 on).
-        k = max(0, int((n - 1.96 * n**0.5) / 2)) if n >= 6 else 0
-        return ratios[k], ratios[n - 1 - k]
+        """See :func:`median_interval`."""
+        return median_interval(self.ratios)
 
     @property
     def median_ms(self) -> float:
@@ -319,7 +324,8 @@ class Costs(Record):
         None, description="Likewise of a training step: gradients and optimizer state, too."
     )
     process_peak_rss_mib: NonNegativeFloat | None = Field(
-        None, description="Resident set of a fresh process that loads and runs the exported network."
+        None,
+        description="Resident set of a fresh process that loads and runs the exported network.",
     )
     device_memory: DeviceMemory | None = None
     output_error: NonNegativeFloat | None = Field(

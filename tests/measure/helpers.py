@@ -1,47 +1,56 @@
-"""Fakes that make measurements exact, and small networks."""
+"""Fakes that make measurements exact."""
 
 from __future__ import annotations
 
 from collections.abc import Callable, Sequence
 
-from torch import Tensor, nn
+import torch
+from torch import Tensor
 
-from upnas.measure.clocks import ClockName, Timing
+from upnas.measure.clocks import Timing
+from upnas.measure.runtimes import Session
+from upnas.records import ClockName, TargetReference
 
 
-class CountingNet(nn.Module):
-    """Returns its input and counts its forwards."""
+class CountingSession(Session):
+    """Counts its forwards."""
 
     def __init__(self) -> None:
-        super().__init__()
         self.num_forwards = 0
 
-    def forward(self, x: Tensor) -> Tensor:
+    def run(self) -> object:
         self.num_forwards += 1
-        return x
+        return None
+
+    def output(self) -> Tensor:
+        return torch.zeros(1)
 
 
 class FakeClock:
-    """Charges each forward of a network what a script says, and really runs it.
+    """Charges each forward of a session what a script says, and really runs it.
 
     Args:
-        nets: The networks that may run.
-        cost_ms: (network index, number of its forwards so far) -> milliseconds of this forward.
+        sessions: Those that may run.
+        cost_ms: (session index, number of its forwards so far) -> milliseconds of this forward.
     """
 
     name: ClockName = "thread_cpu"
 
-    def __init__(self, nets: Sequence[CountingNet], cost_ms: Callable[[int, int], float]):
-        self._nets = nets
+    def __init__(self, sessions: Sequence[CountingSession], cost_ms: Callable[[int, int], float]):
+        self._sessions = sessions
         self._cost_ms = cost_ms
         self.order: list[int] = []
 
     def __call__(self, run: Callable[[], object]) -> Timing:
-        before = [net.num_forwards for net in self._nets]
+        before = [session.num_forwards for session in self._sessions]
         run()
         ms = 0.0
-        for index, net in enumerate(self._nets):
-            for number in range(before[index], net.num_forwards):
+        for index, session in enumerate(self._sessions):
+            for number in range(before[index], session.num_forwards):
                 ms += self._cost_ms(index, number)
                 self.order.append(index)
         return Timing(ms, 2 * ms)
+
+
+def calm(latency_ms: float = 1.0, samples_ms: Sequence[float] = ()) -> TargetReference:
+    return TargetReference(target="cpu", latency_ms=latency_ms, samples_ms=tuple(samples_ms))

@@ -17,8 +17,8 @@ import fcntl
 import os
 import tempfile
 import threading
-from collections.abc import Iterator
-from contextlib import contextmanager
+from collections.abc import Iterator, Sequence
+from contextlib import ExitStack, contextmanager
 from pathlib import Path
 from typing import Final
 
@@ -102,6 +102,31 @@ class DeviceGate:
             yield
         finally:
             gates.discard(self._room)
+
+
+class StudyGates:
+    """The gates of all devices that a study measures on: its trials compute inside all of them.
+
+    Args:
+        devices: Of the study's targets; at least one.
+        first: The gate of the first device; made where absent.
+    """
+
+    def __init__(self, devices: Sequence[str], first: DeviceGate | None = None):
+        self._gates = {device: DeviceGate(device) for device in {*devices} - {devices[0]}}
+        self._gates[devices[0]] = DeviceGate(devices[0]) if first is None else first
+
+    def of(self, device: str) -> DeviceGate:
+        """The gate of one device."""
+        return self._gates[device]
+
+    @contextmanager
+    def shared(self) -> Iterator[None]:
+        """Hold while computing."""
+        with ExitStack() as stack:
+            for device in sorted(self._gates):  # always in this order, or two studies could lock up
+                stack.enter_context(self._gates[device].shared())
+            yield
 
 
 def _device_id(device: str) -> str:

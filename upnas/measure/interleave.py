@@ -1,4 +1,4 @@
-"""Times several networks on the same input in turns, so that a slow spell hits all alike."""
+"""Times several forwards in turns, so that a slow spell hits all alike."""
 
 from __future__ import annotations
 
@@ -7,7 +7,6 @@ from contextlib import contextmanager
 from typing import Final
 
 import torch
-from torch import nn
 
 from upnas.measure.clocks import Clock, Timing
 from upnas.records import Target
@@ -29,6 +28,7 @@ class Interleaver:
     Attributes:
         wall_s: Wall seconds of all samples so far.
         repeats: Timed forwards in one sample of each network.
+        num_warmup: Rounds that :meth:`warm_up` took.
     """
 
     def __init__(self, forwards: Sequence[Forward], clock: Clock):
@@ -37,6 +37,7 @@ class Interleaver:
         self._num_rounds = 0
         self.wall_s = 0.0
         self.repeats = [1] * len(forwards)
+        self.num_warmup = 0
 
     def sample_round(self) -> list[Timing]:
         """Return one sample per network, in the order given, each as time per forward."""
@@ -58,7 +59,9 @@ class Interleaver:
         """
         best = [timing.ms for timing in self.sample_round()]
         num_stationary = 0
+        self.num_warmup = 1
         for _ in range(max_rounds - 1):
+            self.num_warmup += 1
             times = [timing.ms for timing in self.sample_round()]
             faster = any(now < 0.95 * before for now, before in zip(times, best, strict=True))
             best = [min(pair) for pair in zip(times, best, strict=True)]
@@ -82,36 +85,12 @@ class Interleaver:
 
 
 @contextmanager
-def interleaved(
-    models: Sequence[nn.Module], input_shape: Sequence[int], target: Target, clock: Clock
-) -> Iterator[Interleaver]:
-    """Prepare networks for timing: one common input, inference mode, the target's thread count.
-
-    Args:
-        models: In eval mode, on ``target.device``.
-        input_shape: (B, C, H, W).
-        target: Device and threads; the thread count of torch is restored afterwards.
-        clock: Reads the times.
-
-    Raises:
-        ValueError: If a network is in training mode.
-    """
-    for model in models:
-        if model.training:
-            raise ValueError(
-                f"Latency is measured in eval mode, but {type(model).__name__} is in training "
-                "mode; call model.eval() first."
-            )
-    generator = torch.Generator().manual_seed(0)
-    x = torch.randn(tuple(input_shape), generator=generator).to(target.device)
-
-    def forward_of(model: nn.Module) -> Forward:
-        return lambda: model(x)
-
+def conditions_of(target: Target) -> Iterator[None]:
+    """Run forwards as the target does: inference mode, and torch's number of threads."""
     num_threads = torch.get_num_threads()
     torch.set_num_threads(target.threads)
     try:
         with torch.inference_mode():
-            yield Interleaver([forward_of(model) for model in models], clock)
+            yield
     finally:
         torch.set_num_threads(num_threads)

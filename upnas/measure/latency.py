@@ -1,8 +1,8 @@
 """Forward time of one batch, in pairs with a reference network.
 
-Timed: one forward in eval mode and inference mode, eager, float32, in torch's default (contiguous)
-memory format, on an input of normal random numbers that is on the device already. Excluded:
-start-up, warm-up, copies from and to the device, pre- and post-processing.
+Timed: one forward in eval mode and inference mode on the target's runtime, on an input of normal
+random numbers that is on the device already. Excluded: start-up, compilation, warm-up, copies from
+and to the device, pre- and post-processing.
 
 A machine is never equally fast for long, so absolute times of two candidates that were measured
 an hour apart cannot be compared. Here every sample of the candidate is paired with a sample of
@@ -16,21 +16,26 @@ from __future__ import annotations
 
 import logging
 import statistics
-from collections.abc import Sequence
+import time
+from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
 from typing import Final
 
-from torch import nn
-
-from upnas.measure.clocks import Clock, ClockName, Timing, clock_for
-from upnas.measure.interleave import MAX_WARMUP_ROUNDS, Interleaver, interleaved
+from upnas.errors import BusyDeviceError
+from upnas.measure.clocks import Clock, Timing, clock_for
+from upnas.measure.conditions import LoadWatch, disturbance
+from upnas.measure.interleave import MAX_WARMUP_ROUNDS, Interleaver, conditions_of
+from upnas.measure.judge import Judge, Pair, half_width, spread
+from upnas.measure.runtimes import Session
 from upnas.records import Latency, Target, TargetReference
 
 logger = logging.getLogger(__name__)
 
 # The fewest pairs for which the order statistics give a 95 % interval; taken whatever the budget.
 _FEWEST_ROUNDS: Final = 6
-Pair = list[Timing]  # reference, candidate
+_WATCH_S: Final = 1.0
+# A spread counts as widened above so many times what it was when the study began.
+_WIDENED: Final = 3.0
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -47,78 +52,106 @@ class LatencySettings:
         max_retries: Blocks measured anew after a rejected one, while the wall time so far is
             less than all blocks' budgets.
         max_warmup: Warm-up rounds; it ends sooner once times stop falling.
+        max_drift: A block is rejected if the reference's own time changed by more than this share
+            between its first and its last third.
+        max_spread: A block is rejected if the reference's interquartile range is above this share
+            of its median, and above three times what it was when the study began.
+        is_strict: Reject blocks during which other programs used the device, and refuse to give a
+            number if all were.
     """
 
-    relative_width: float = 0.015
+    relative_width: float = 0.01
     min_pairs: int = 15
     max_pairs: int = 300
     budget_s: float = 1.0
     max_retries: int = 2
     max_warmup: int = MAX_WARMUP_ROUNDS
+    max_drift: float = 0.1
+    max_spread: float = 0.15
+    is_strict: bool = False
 
 
 DEFAULT_SETTINGS: Final = LatencySettings()
 
 
+@dataclass(frozen=True, slots=True)
+class _Outcome:
+    """The pairs that count, why the others do not, and what is wrong with those that do."""
+
+    pairs: Sequence[Pair]
+    rejected: tuple[str, ...]
+    unsteady: str | None = None
+
+
 def measure_latency(
-    model: nn.Module,
-    reference: nn.Module,
+    candidate: Session,
+    reference: Session,
     target: Target,
     *,
-    reference_ms: float,
+    calm: TargetReference,
     settings: LatencySettings = DEFAULT_SETTINGS,
     clock: Clock | None = None,
 ) -> Latency:
     """Time a network in interleaved pairs with the reference.
 
-    Both networks must be on ``target.device``. A block that drifts or stays too wide is rejected
-    and measured anew; the result is the first block that is steady, or all blocks together where
-    only their union is (few pairs of a slow network), or, with a warning in the log, the narrowest
-    of these. Where one network is several times faster, its samples are means of some forwards.
+    A block of pairs is judged (:class:`~upnas.measure.judge.Judge`) and measured anew if it is
+    rejected. The result is the first block that is accepted, or all blocks together that were
+    merely too short, or the narrowest block with the reason why it is not to be trusted. Where
+    one network is several times faster, its samples are means of some forwards.
 
     Args:
-        model: The candidate, in eval mode; takes (batch, *target.input).
-        reference: The study's reference network, in eval mode; same input.
-        target: Device, threads, batch and input size.
-        reference_ms: The reference's own time on this target (:func:`measure_reference`).
+        candidate: The network, ready on the target.
+        reference: The study's reference network, likewise.
+        target: Device and threads.
+        calm: The reference's own time and spread on this target (:func:`measure_reference`).
         settings: Precision and effort.
         clock: Replaces the clock that fits the target.
 
     Raises:
-        ValueError: If a network is in training mode.
+        BusyDeviceError: If the settings are strict and other programs used the device.
     """
-    clock = clock_for(target) if clock is None else clock
-    pairs: list[Pair] = []
-    attempts: list[Latency] = []
-    input_shape = (target.batch, *target.input)
-    with interleaved((reference, model), input_shape, target, clock) as timer:
+    if clock is None:
+        clock = clock_for(target, runs_on_caller=candidate.runs_on_caller)
+    watch, start_s = LoadWatch(target.device), time.perf_counter()
+    with conditions_of(target):
+        timer = Interleaver((reference.run, candidate.run), clock)
         timer.warm_up(settings.max_warmup)
-        num_blocks = 1 + settings.max_retries
-        end_s = timer.wall_s + num_blocks * settings.budget_s
-        while len(attempts) < 2 * num_blocks and timer.wall_s < end_s:
-            block = _measure_block(timer, settings)
-            pairs += block
-            for attempt in (block, pairs):
-                attempts.append(_latency(attempt, reference_ms, clock.name))
-                if _is_steady(attempts[-1], settings):
-                    return attempts[-1]
-    best = min(attempts, key=_relative_half_width)
-    logger.warning(
-        "Latency on target %s did not settle in %d blocks: 95 %% interval +-%.1f %%, wanted "
-        "+-%.1f %%. Is something else running on the %s?",
-        target.name,
-        len(attempts) // 2,
-        100 * _relative_half_width(best),
-        100 * settings.relative_width,
-        target.device,
+        outcome = _take_blocks(timer, target, _judge(settings, calm), settings)
+    device_s = time.perf_counter() - start_s
+    if outcome.unsteady is not None:
+        logger.info("Latency on target %s is unsteady: %s.", target.name, outcome.unsteady)
+    return Latency(
+        samples_ms=_times(candidate.ms for _, candidate in outcome.pairs),
+        reference_samples_ms=_times(reference.ms for reference, _ in outcome.pairs),
+        reference_ms=calm.latency_ms,
+        clock=clock.name,
+        wall_ms=statistics.median(candidate.wall_ms for _, candidate in outcome.pairs),
+        wall_samples_ms=_times(candidate.wall_ms for _, candidate in outcome.pairs),
+        rejected=outcome.rejected,
+        unsteady=outcome.unsteady,
+        num_warmup=timer.num_warmup,
+        device_s=round(device_s, 3),
+        conditions=watch.read(),
     )
-    return best
+
+
+def check_quiet(target: Target) -> None:
+    """Watch the device for a second.
+
+    Raises:
+        BusyDeviceError: If other programs use it.
+    """
+    watch = LoadWatch(target.device)
+    time.sleep(_WATCH_S)
+    if (reason := disturbance(watch.read())) is not None:
+        raise _busy(target, reason)
 
 
 def measure_reference(
-    model: nn.Module,
+    reference: Session,
     target: Target,
     *,
+    machine: str = "",
     num_samples: int = 100,
     budget_s: float = 3.0,
     clock: Clock | None = None,
@@ -126,25 +159,32 @@ def measure_reference(
     """Time the study's reference network alone: the median of many samples.
 
     Args:
-        model: The reference, in eval mode, on ``target.device``; takes (batch, *target.input).
-        target: Device, threads, batch and input size.
+        reference: The network, ready on the target.
+        target: Device and threads.
+        machine: The machine's fingerprint, for the record.
         num_samples: Samples to take.
         budget_s: Wall seconds after which it stops, but never before six samples.
         clock: Replaces the clock that fits the target.
-
-    Raises:
-        ValueError: If the network is in training mode.
     """
-    clock = clock_for(target) if clock is None else clock
-    with interleaved((model,), (target.batch, *target.input), target, clock) as timer:
-        rounds = _measure_rounds(timer, num_samples, budget_s)
-    median_ms = statistics.median(timing.ms for (timing,) in rounds)
-    return TargetReference(target=target.name, latency_ms=median_ms)
+    if clock is None:
+        clock = clock_for(target, runs_on_caller=reference.runs_on_caller)
+    watch = LoadWatch(target.device)
+    with conditions_of(target):
+        rounds = _measure_rounds(Interleaver((reference.run,), clock), num_samples, budget_s)
+    samples = [timing for (timing,) in rounds]
+    return TargetReference(
+        target=target.name,
+        latency_ms=statistics.median(timing.ms for timing in samples),
+        samples_ms=_times(timing.ms for timing in samples),
+        wall_samples_ms=_times(timing.wall_ms for timing in samples),
+        clock=clock.name,
+        conditions=watch.read(),
+        machine=machine,
+    )
 
 
 def measure_arm_costs(
-    modules: Sequence[nn.Module],
-    input_shape: Sequence[int],
+    arms: Sequence[Session],
     target: Target,
     *,
     num_rounds: int = 50,
@@ -156,22 +196,19 @@ def measure_arm_costs(
     A module's cost is its median share of a round times the median round.
 
     Args:
-        modules: At least one, in eval mode, on ``target.device``.
-        input_shape: (B, C, H, W) of the common input; ``target.batch`` and ``target.input`` are
-            not read.
+        arms: At least one, ready on the target.
         target: Device and threads.
         num_rounds: Rounds to take.
         budget_s: Wall seconds after which it stops, but never before six rounds.
         clock: Replaces the clock that fits the target.
 
     Returns:
-        Milliseconds, in the order of ``modules``.
-
-    Raises:
-        ValueError: If a module is in training mode.
+        Milliseconds, in the order of ``arms``.
     """
-    clock = clock_for(target) if clock is None else clock
-    with interleaved(modules, input_shape, target, clock) as timer:
+    if clock is None:
+        clock = clock_for(target, runs_on_caller=arms[0].runs_on_caller)
+    with conditions_of(target):
+        timer = Interleaver([arm.run for arm in arms], clock)
         rounds = _measure_rounds(timer, num_rounds, budget_s)
     totals = [sum(timing.ms for timing in timings) for timings in rounds]
     typical_total = statistics.median(totals)
@@ -180,8 +217,53 @@ def measure_arm_costs(
         * statistics.median(
             timings[index].ms / total for timings, total in zip(rounds, totals, strict=True)
         )
-        for index in range(len(modules))
+        for index in range(len(arms))
     ]
+
+
+def _take_blocks(
+    timer: Interleaver, target: Target, judge: Judge, settings: LatencySettings
+) -> _Outcome:
+    """Measure blocks until one is accepted or the budgets are spent."""
+    blocks: list[tuple[list[Pair], str]] = []  # rejected, with the reason
+    joined: list[Pair] = []  # of the blocks that were only too short
+    num_blocks = 1 + settings.max_retries
+    end_s = timer.wall_s + num_blocks * settings.budget_s
+    while len(blocks) < num_blocks and (not blocks or timer.wall_s < end_s):
+        watch = LoadWatch(target.device) if settings.is_strict else None
+        block = _measure_block(timer, settings)
+        busy = None if watch is None else disturbance(watch.read())
+        objection = busy or judge.objection(block)
+        if objection is None:
+            return _Outcome(block, tuple(reason for _, reason in blocks))
+        if busy is None and judge.is_only_wide(block):
+            joined += block
+            if judge.objection(joined) is None:
+                return _Outcome(joined, tuple(r for b, r in blocks if not judge.is_only_wide(b)))
+        blocks.append((block, objection))
+    if settings.is_strict and busy is not None:
+        raise _busy(target, busy)
+    if joined:
+        blocks.append((joined, judge.objection(joined) or ""))
+    best, unsteady = min(blocks, key=lambda attempt: half_width(attempt[0]))
+    return _Outcome(best, tuple(r for b, r in blocks[:num_blocks] if b is not best), unsteady)
+
+
+def _judge(settings: LatencySettings, calm: TargetReference) -> Judge:
+    """The judge of a study: a reference that was unsteady from the start is let be so."""
+    calm_spread = spread(calm.samples_ms) if len(calm.samples_ms) > 1 else 0.0
+    return Judge(
+        max_half_width=2 * settings.relative_width,
+        max_drift=settings.max_drift,
+        max_spread=max(settings.max_spread, _WIDENED * calm_spread),
+    )
+
+
+def _busy(target: Target, reason: str) -> BusyDeviceError:
+    return BusyDeviceError(
+        f"Target {target.name!r}: {reason} while {target.device} was to be timed. Stop them, wait, "
+        "or leave --strict out: load is then recorded beside the numbers."
+    )
 
 
 def _measure_rounds(timer: Interleaver, num_rounds: int, budget_s: float) -> list[list[Timing]]:
@@ -201,42 +283,12 @@ def _measure_block(timer: Interleaver, settings: LatencySettings) -> list[Pair]:
     while len(pairs) < _FEWEST_ROUNDS or (
         len(pairs) < settings.max_pairs
         and timer.wall_s < end_s
-        and not (len(pairs) >= settings.min_pairs and _is_precise(pairs, settings))
+        and not (len(pairs) >= settings.min_pairs and half_width(pairs) <= settings.relative_width)
     ):
         pairs.append(timer.sample_round())
     return pairs
 
 
-def _latency(pairs: Sequence[Pair], reference_ms: float, clock: ClockName) -> Latency:
-    return Latency(
-        samples_ms=tuple(candidate.ms for _, candidate in pairs),
-        reference_samples_ms=tuple(reference.ms for reference, _ in pairs),
-        reference_ms=reference_ms,
-        clock=clock,
-        wall_ms=statistics.median(candidate.wall_ms for _, candidate in pairs),
-    )
-
-
-def _is_precise(pairs: Sequence[Pair], settings: LatencySettings) -> bool:
-    # The width is relative, so neither the reference's own time nor the clock matters.
-    latency = _latency(pairs, reference_ms=1.0, clock="wall")
-    return _relative_half_width(latency) <= settings.relative_width
-
-
-def _is_steady(latency: Latency, settings: LatencySettings) -> bool:
-    """Whether a block is narrow enough and its halves agree.
-
-    A half has half the pairs, so the difference of the halves' medians has twice the standard
-    error of the whole median: without drift, a block that is as precise as wanted fails the
-    second test about once in twenty.
-    """
-    limit = 2 * settings.relative_width
-    middle = len(latency.ratios) // 2
-    first, second = latency.ratios[:middle], latency.ratios[middle:]
-    drift = abs(statistics.median(second) / statistics.median(first) - 1)
-    return _relative_half_width(latency) <= limit and drift <= limit
-
-
-def _relative_half_width(latency: Latency) -> float:
-    low, high = latency.interval_ms
-    return (high - low) / 2 / latency.median_ms
+def _times(milliseconds: Iterable[float]) -> tuple[float, ...]:
+    """Five significant digits: clocks have no more, and every record keeps all samples."""
+    return tuple(float(f"{ms:.5g}") for ms in milliseconds)
