@@ -12,7 +12,7 @@ import json
 import statistics
 from collections.abc import Mapping, Sequence
 from enum import StrEnum
-from typing import Annotated, Any, Final, Literal
+from typing import Annotated, Any, Final, Literal, Self
 
 from pydantic import (
     BaseModel,
@@ -25,6 +25,7 @@ from pydantic import (
     PlainSerializer,
     PositiveFloat,
     PositiveInt,
+    model_validator,
 )
 
 SCHEMA_VERSION: Final = 1
@@ -159,6 +160,19 @@ MemoryFormat = Literal["contiguous", "channels_last"]
 RuntimeName = Literal["eager", "compile", "cuda_graph", "onnxruntime", "openvino", "tensorrt"]
 ClockName = Literal["thread_cpu", "process_cpu", "wall", "device"]
 
+_ALL_DTYPES: Final[tuple[DType, ...]] = ("float32", "bfloat16", "float16")
+#: What can be asked of a runtime at all; whether a machine serves it is for upnas.measure to say.
+RUNTIME_DTYPES: Final[Mapping[RuntimeName, Mapping[Device, tuple[DType, ...]]]] = {
+    "eager": {"cpu": _ALL_DTYPES, "cuda": _ALL_DTYPES, "mps": _ALL_DTYPES},
+    "compile": {"cpu": _ALL_DTYPES, "cuda": _ALL_DTYPES},
+    "cuda_graph": {"cuda": _ALL_DTYPES},
+    "onnxruntime": {"cpu": ("float32",), "cuda": ("float32", "float16")},
+    "openvino": {"cpu": _ALL_DTYPES},
+    "tensorrt": {"cuda": ("float32", "float16")},
+}
+#: Runtimes that choose the memory format themselves.
+_EXPORTED: Final = ("onnxruntime", "openvino", "tensorrt")
+
 
 class Target(Record):
     """Where costs are measured."""
@@ -173,6 +187,27 @@ class Target(Record):
     dtype: DType = Field("float32", description="Of weights, input and output.")
     memory_format: MemoryFormat = Field("contiguous", description="Of weights and input in torch.")
     runtime: RuntimeName = "eager"
+
+    @model_validator(mode="after")
+    def _is_possible(self) -> Self:
+        dtypes = RUNTIME_DTYPES[self.runtime]
+        if self.device not in dtypes:
+            known = [name for name, served in RUNTIME_DTYPES.items() if self.device in served]
+            raise ValueError(
+                f"runtime {self.runtime!r} does not run on device {self.device!r}. "
+                f"Allowed on {self.device}: {', '.join(known)}."
+            )
+        if self.dtype not in dtypes[self.device]:
+            raise ValueError(
+                f"runtime {self.runtime!r} has no dtype {self.dtype!r} on device {self.device!r}. "
+                f"Allowed: {', '.join(dtypes[self.device])}."
+            )
+        if self.memory_format != "contiguous" and self.runtime in _EXPORTED:
+            raise ValueError(
+                f"runtime {self.runtime!r} has no memory_format {self.memory_format!r}: it chooses "
+                "its own. Allowed: contiguous (or leave it out)."
+            )
+        return self
 
     @property
     def input_shape(self) -> tuple[int, int, int, int]:
