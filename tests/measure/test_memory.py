@@ -11,7 +11,9 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
+from tests.models.helpers import SEGMENTATION, unet
 from upnas.measure.memory import num_parameters, peak_memory_bytes
+from upnas.models import build_model
 
 FLOAT = 4  # bytes
 
@@ -135,6 +137,36 @@ def test_fake_tensors_agree_with_a_real_run(name: str, shape: tuple[int, ...]) -
     fake = peak_memory_bytes(net, shape)
     assert fake == peak_memory_bytes(net, shape, live=True)
     assert fake == peak_memory_bytes(net, shape)
+
+
+@pytest.mark.parametrize("dtype", [torch.float32, torch.bfloat16, torch.float16], ids=str)
+@pytest.mark.parametrize("memory_format", [torch.contiguous_format, torch.channels_last], ids=str)
+@pytest.mark.parametrize("name", ["carafe", "dysample", "fade", "freqfusion"])
+def test_fake_tensors_agree_in_every_dtype_and_layout(
+    name: str, memory_format: torch.memory_format, dtype: torch.dtype
+) -> None:
+    net = build_model(unet(name, name), SEGMENTATION)
+    net = net.to(dtype=dtype, memory_format=memory_format)  # type: ignore[call-overload]
+    how: dict[str, Any] = {"dtype": dtype, "memory_format": memory_format}
+    shape = (1, 3, 17, 24)
+    assert peak_memory_bytes(net, shape, **how) == peak_memory_bytes(net, shape, **how, live=True)
+
+
+def test_the_dtype_is_that_of_the_input() -> None:
+    net = nn.Sequential(nn.Conv2d(3, 8, 3, padding=1, bias=False), nn.ReLU()).half()
+    numel = 9 * 3 * 8 + 2 * 10 * 12 * (3 + 8 + 8)
+    assert peak_memory_bytes(net, (2, 3, 10, 12), dtype=torch.float16) == 2 * numel
+
+
+def test_the_layout_of_the_input_is_given() -> None:
+    class Copies(nn.Module):
+        def forward(self, x: Tensor) -> Tensor:
+            return x.contiguous() + 1
+
+    numel = 4 * 8 * 8
+    last = torch.channels_last
+    assert peak_memory_bytes(Copies(), (1, 4, 8, 8)) == FLOAT * 2 * numel
+    assert peak_memory_bytes(Copies(), (1, 4, 8, 8), memory_format=last) == FLOAT * 3 * numel
 
 
 def test_chain_of_convolutions_in_closed_form() -> None:
