@@ -48,10 +48,18 @@ def test_packages_that_are_not_installed_are_left_out() -> None:
 def test_processor_name(tmp_path: Path) -> None:
     cpuinfo = tmp_path / "cpuinfo"
     write(cpuinfo, "processor\t: 0\nmodel name\t: Some CPU @ 2.00GHz\n\nprocessor\t: 1\n")
-    assert environment._processor(cpuinfo) == "Some CPU @ 2.00GHz"
+    assert environment.processor(cpuinfo) == "Some CPU @ 2.00GHz"
     write(cpuinfo, "processor\t: 0\nCPU part\t: 0xd0c\n")  # ARM
-    assert environment._processor(cpuinfo)
-    assert environment._processor(tmp_path / "none")
+    assert environment.processor(cpuinfo)
+    assert environment.processor(tmp_path / "none")
+
+
+def test_cpuinfo_is_that_of_the_first_processor(tmp_path: Path) -> None:
+    cpuinfo = tmp_path / "cpuinfo"
+    write(cpuinfo, "processor\t: 0\nflags\t\t: fpu avx2\npower management:\n\nprocessor\t: 1\n")
+    expected = {"processor": "0", "flags": "fpu avx2", "power management": ""}
+    assert environment.cpuinfo(cpuinfo) == expected
+    assert environment.cpuinfo(tmp_path / "none") == {}
 
 
 @pytest.mark.parametrize(

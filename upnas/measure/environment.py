@@ -33,7 +33,7 @@ def describe_environment(git_folder: Path | None = None) -> Environment:
     """
     physical_bytes = os.sysconf("SC_PHYS_PAGES") * os.sysconf("SC_PAGE_SIZE")
     return Environment(
-        machine=_processor(),
+        machine=processor(),
         num_cpus=available_cpus(),
         memory_gib=round(min(physical_bytes, _memory_limit()) / 2**30, 2),
         gpus=_gpus(),
@@ -49,13 +49,22 @@ def available_cpus() -> int:
     return max(1, int(min(len(os.sched_getaffinity(0)), _cpu_quota())))
 
 
-def _processor(cpuinfo: Path = Path("/proc/cpuinfo")) -> str:
-    if cpuinfo.is_file():
-        for line in cpuinfo.read_text().splitlines():
-            name, _, value = line.partition(":")
-            if name.strip() == "model name" and value.strip():
-                return value.strip()
-    return platform.processor() or platform.machine()  # ARM kernels give no model name
+def cpuinfo(path: Path = Path("/proc/cpuinfo")) -> dict[str, str]:
+    """Return what Linux says about the first processor, by its names; empty on other systems."""
+    fields: dict[str, str] = {}
+    if path.is_file():
+        with path.open(encoding="utf-8") as lines:
+            for line in lines:
+                if not line.strip():  # the end of the first of, maybe, hundreds
+                    break
+                name, _, value = line.partition(":")
+                fields[name.strip()] = value.strip()
+    return fields
+
+
+def processor(path: Path = Path("/proc/cpuinfo")) -> str:
+    """Return the processor's model name, or its architecture where ARM kernels give no name."""
+    return cpuinfo(path).get("model name") or platform.processor() or platform.machine()
 
 
 def _gpus() -> tuple[str, ...]:
