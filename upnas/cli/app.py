@@ -13,6 +13,7 @@ import typer
 
 import upnas
 from upnas.cli.bench import bench_app
+from upnas.cli.cache import cache_app
 
 app = typer.Typer(
     help="Neural architecture search for how decoders upsample.",
@@ -24,6 +25,7 @@ app = typer.Typer(
 space_app = typer.Typer(help="Look at search spaces.", no_args_is_help=True)
 app.add_typer(space_app, name="space")
 app.add_typer(bench_app, name="bench")
+app.add_typer(cache_app, name="cache")
 
 SpaceArgument = Annotated[
     str, typer.Argument(help="A YAML file, or the name of a shipped search space.", metavar="SPACE")
