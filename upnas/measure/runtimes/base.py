@@ -12,7 +12,7 @@ from typing import ClassVar, Final
 import torch
 from torch import Tensor, nn
 
-from upnas.records import Device, RuntimeName, Target
+from upnas.records import RuntimeName, Target
 
 DTYPES: Final = {
     "float32": torch.float32,
@@ -25,7 +25,7 @@ class Session(ABC):
     """A network that is ready to run on a target, with one fixed input on its device."""
 
     #: Whether, with one thread, all the work happens on the thread that calls :meth:`run`: its
-    #: processor time is then the network's.
+    #: processor time is then the network's. On a GPU: on torch's current stream.
     runs_on_caller: bool = True
 
     @abstractmethod
@@ -37,11 +37,21 @@ class Session(ABC):
         """Return the result of one forward, float32 and contiguous on the CPU."""
 
 
+class ExportedSession(Session):
+    """A session of a runtime that knows nothing of torch.
+
+    Args:
+        program: The network as a serialized ONNX model.
+    """
+
+    def __init__(self, program: bytes):
+        self.program = program
+
+
 class Runtime(ABC):
     """Turns networks into sessions; an entry of ``RUNTIMES``."""
 
     name: ClassVar[RuntimeName]
-    devices: ClassVar[frozenset[Device]]
     #: Packages that it imports, beyond the dependencies of upnas.
     packages: ClassVar[tuple[str, ...]] = ()
     #: What installs them.
@@ -50,19 +60,20 @@ class Runtime(ABC):
     def missing(self, target: Target) -> str | None:
         """Say what keeps this machine from serving a target with this runtime; None: nothing.
 
-        The device itself has been checked before. An override adds to this.
+        Whether there is a device, and enough processors, is not its business. An override adds
+        to this; it must work where there is no such device.
+
+        Returns:
+            One or more sentences, the last of which says what to do.
         """
-        if target.device not in self.devices:
-            served = " and ".join(sorted(self.devices))
-            return f"runtime {self.name!r} runs on {served}, not on {target.device!r}"
         missing = [name for name in self.packages if importlib.util.find_spec(name) is None]
-        if missing:
-            verb = "is" if len(missing) == 1 else "are"
-            return (
-                f"runtime {self.name!r} needs {', '.join(missing)}, which {verb} not installed; "
-                f"run `{self.install}`"
-            )
-        return None
+        if not missing:
+            return None
+        verb = "is" if len(missing) == 1 else "are"
+        return (
+            f"runtime {target.runtime!r} needs {', '.join(missing)}, which {verb} not installed. "
+            f"Run `{self.install}`, or choose another runtime."
+        )
 
     @abstractmethod
     def session(self, model: nn.Module, target: Target) -> AbstractContextManager[Session]:

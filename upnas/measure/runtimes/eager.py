@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections.abc import Iterator
 from contextlib import contextmanager
 
+import torch
 from torch import Tensor, nn
 from typing_extensions import override
 
@@ -13,7 +14,7 @@ from upnas.records import Target
 
 
 class TorchSession(Session):
-    """A callable of torch and its input.
+    """A module of torch and its input.
 
     Args:
         model: In eval mode, where the input lies.
@@ -30,17 +31,22 @@ class TorchSession(Session):
 
     @override
     def output(self) -> Tensor:
-        result: Tensor = self._model(self._x)
-        return result.detach().float().cpu().contiguous()
+        with torch.inference_mode():
+            result: Tensor = self._model(self._x)
+        return plain(result)
 
 
 class Eager(Runtime):
     """PyTorch in eager mode."""
 
     name = "eager"
-    devices = frozenset({"cpu", "cuda", "mps"})
 
     @contextmanager
     @override
     def session(self, model: nn.Module, target: Target) -> Iterator[Session]:
         yield TorchSession(target_model(model, target), target_input(target))
+
+
+def plain(result: Tensor) -> Tensor:
+    """Return a copy of a network's result, float32 and contiguous on the CPU."""
+    return result.detach().to("cpu", torch.float32, copy=True).contiguous()
