@@ -120,8 +120,9 @@ def _provider_fault(name: str) -> str | None:
     try:
         _load(export_onnx(nn.ReLU(), torch.zeros(1, 1, 2, 2)), [(name, {})], 1)
     except Exception as error:  # of its libraries, by any name
+        reason = (str(error).strip() or type(error).__name__).splitlines()[0].rstrip(".")
         return (
-            f"{str(error).strip().splitlines()[0]}. Install the libraries of CUDA, cuDNN or "
+            f"{reason}. Install the libraries of CUDA, cuDNN or "
             "TensorRT that this onnxruntime was built for, or choose another runtime."
         )
     return None
