@@ -286,7 +286,50 @@ APPENDED = {
     ),
     "unknown device": (
         "targets: [{name: phone, device: gpu}]",
-        "targets[0].device: got 'gpu'. Did you mean 'cpu'? Allowed: cpu, cuda.",
+        "targets[0].device: got 'gpu'. Did you mean 'cpu'? Allowed: cpu, cuda, mps.",
+    ),
+    "unknown dtype": (
+        "targets: [{name: phone, dtype: flaot16}]",
+        "targets[0].dtype: got 'flaot16'. Did you mean 'float16'? "
+        "Allowed: float32, bfloat16, float16, fp32, bf16, fp16.",
+    ),
+    "number as dtype": (
+        "targets: [{name: phone, dtype: 16}]",
+        "targets[0].dtype: got 16. Allowed: float32, bfloat16, float16, fp32, bf16, fp16.",
+    ),
+    "unknown runtime": (
+        "targets: [{name: phone}, {name: server, runtime: onnx_runtime}]",
+        "targets[1].runtime: got 'onnx_runtime'. Did you mean 'onnxruntime'? "
+        "Allowed: eager, compile, cuda_graph, onnxruntime, openvino, tensorrt.",
+    ),
+    "unknown memory format": (
+        "targets: [{name: phone, memory_format: channel_last}]",
+        "targets[0].memory_format: got 'channel_last'. Did you mean 'channels_last'? "
+        "Allowed: contiguous, channels_last.",
+    ),
+    "no threads": (
+        "targets: [{name: phone, threads: 0}]",
+        "targets[0].threads: got 0. Allowed: a whole number, greater than 0.",
+    ),
+    "runtime that does not run on the device": (
+        "targets: [{name: phone, runtime: cuda_graph}]",
+        "targets[0]: runtime 'cuda_graph' does not run on device 'cpu'. "
+        "Allowed on cpu: eager, compile, onnxruntime, openvino.",
+    ),
+    "runtime without the dtype": (
+        "targets: [{name: server, device: cuda, runtime: tensorrt, dtype: bf16}]",
+        "targets[0]: runtime 'tensorrt' has no dtype 'bfloat16' on device 'cuda'. "
+        "Allowed: float32, float16.",
+    ),
+    "dtype of a runtime on another device": (
+        "targets: [{name: phone, runtime: onnxruntime, dtype: float16}]",
+        "targets[0]: runtime 'onnxruntime' has no dtype 'float16' on device 'cpu'. "
+        "Allowed: float32.",
+    ),
+    "runtime without the memory format": (
+        "targets: [{name: phone, runtime: openvino, memory_format: channels_last}]",
+        "targets[0]: runtime 'openvino' has no memory_format 'channels_last': it chooses its own. "
+        "Allowed: contiguous (or leave it out).",
     ),
 }
 
@@ -510,3 +553,12 @@ def test_arms_from_a_file_are_relative_to_the_yaml(load: Load, tmp_path: Path) -
     text = MINIMAL.replace("bilinear", "selector, selector: {arms: [[nearest, 'ops.py:Mine']]}")
     (option,) = load(text).stages[0].options
     assert dict(option.parameters)["arms"] == ("nearest", f"{tmp_path}/ops.py:Mine")
+
+
+@pytest.mark.parametrize(
+    ("word", "dtype"),
+    [("fp32", "float32"), ("bf16", "bfloat16"), ("fp16", "float16"), ("float16", "float16")],
+)
+def test_short_words_for_dtypes(load: Load, word: str, dtype: str) -> None:
+    space = load(MINIMAL + f"targets: [{{name: phone, dtype: {word}}}]\n")
+    assert space.targets[0].dtype == dtype

@@ -7,10 +7,11 @@ Bounds and choices stand here once; messages read them from here. Names that liv
 from __future__ import annotations
 
 from itertools import pairwise
-from typing import Annotated, Any, Literal
+from typing import Annotated, Any, Final, Literal, get_args
 
 from pydantic import (
     BaseModel,
+    BeforeValidator,
     ConfigDict,
     Field,
     NonNegativeFloat,
@@ -22,7 +23,7 @@ from pydantic import (
 )
 
 from upnas.models import DECODERS
-from upnas.records import Constraint, Direction, EncoderSpec, Target
+from upnas.records import Constraint, Direction, DType, EncoderSpec, Target
 from upnas.tasks import TASKS, TaskConfig
 
 
@@ -113,11 +114,19 @@ class ConstraintsConfig(Section):
 
 
 LIMITED_METRICS = ("latency_ms", "peak_memory_mib", "num_parameters")
+_DTYPE_WORDS: Final = {"fp32": "float32", "bf16": "bfloat16", "fp16": "float16"}
 
 
 class TargetConfig(Target):
     """One entry of `targets`."""
 
+    dtype: Annotated[DType, BeforeValidator(lambda word: _DTYPE_WORDS.get(str(word), word))] = (
+        Field(
+            "float32",
+            description="Of weights, input and output.",
+            json_schema_extra={"enum": [*get_args(DType), *_DTYPE_WORDS]},
+        )
+    )
     input: tuple[PositiveInt, PositiveInt, PositiveInt] | None = Field(  # type: ignore[assignment]
         None, description="Channels, height and width; absent = the task's channels at 256 x 256."
     )
