@@ -8,6 +8,7 @@ from typing import Final
 
 import torch
 
+from upnas.measure.allocator import keep_freed_memory
 from upnas.measure.clocks import Clock, Timing
 from upnas.records import Target
 
@@ -86,7 +87,9 @@ class Interleaver:
 
 @contextmanager
 def conditions_of(target: Target) -> Iterator[None]:
-    """Run forwards as the target does: inference mode, and torch's number of threads."""
+    """Run forwards as the target does: inference mode, torch's number of threads, the allocator."""
+    if target.device == "cpu" and target.allocator == "keep":
+        keep_freed_memory()
     num_threads = torch.get_num_threads()
     torch.set_num_threads(target.threads)
     try:
