@@ -14,6 +14,7 @@ import typer
 import upnas
 from upnas.cli.bench import bench_app
 from upnas.cli.cache import cache_app
+from upnas.cli.measure import measure
 
 app = typer.Typer(
     help="Neural architecture search for how decoders upsample.",
@@ -26,6 +27,7 @@ space_app = typer.Typer(help="Look at search spaces.", no_args_is_help=True)
 app.add_typer(space_app, name="space")
 app.add_typer(bench_app, name="bench")
 app.add_typer(cache_app, name="cache")
+app.command("measure")(measure)
 
 SpaceArgument = Annotated[
     str, typer.Argument(help="A YAML file, or the name of a shipped search space.", metavar="SPACE")
@@ -70,6 +72,12 @@ def search(
     address: Annotated[
         str | None, typer.Option(help="A Ray cluster ('auto', host:port); this machine if absent.")
     ] = None,
+    strict: Annotated[
+        bool, typer.Option("--strict", help="Refuse to measure while other programs compute.")
+    ] = False,
+    no_cache: Annotated[
+        bool, typer.Option("--no-cache", help="Measure every cost anew: use no earlier ones.")
+    ] = False,
     executor: Annotated[
         Literal["ray", "inline"],
         typer.Option(help="inline runs one trial at a time in this process, for debugging."),
@@ -95,6 +103,8 @@ def search(
         command=shlex.join(["upnas", *sys.argv[1:]]),
         address=address,
         executor=executor,
+        is_strict=strict,
+        uses_cache=not no_cache,
     )
     with make_display(folder) as display:
         study = run_search(loaded, options, [display, TensorBoardObserver(folder)])
