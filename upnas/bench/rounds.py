@@ -17,7 +17,8 @@ from typing import Final
 
 import torch
 
-from upnas.measure.clocks import Clock, ClockName, Timing
+from upnas.measure.clocks import Clock, Timing
+from upnas.records import ClockName
 
 #: The fewest samples of a function, however slow it is, and the most, however fast.
 MIN_SAMPLES: Final = 3

@@ -32,11 +32,6 @@ Shapes = Annotated[
 ]
 
 
-@bench_app.callback()
-def _options() -> None:
-    """Keep ``upsamplers`` a command of its own: typer would merge it into ``bench``."""
-
-
 @bench_app.command("upsamplers")
 def bench_upsamplers(
     names: Names = None,
@@ -97,6 +92,51 @@ def bench_upsamplers(
         _show(benchmark, paths)
     if not benchmark.is_complete:
         raise typer.Exit(130)
+
+
+@bench_app.command("measure")
+def bench_measure(
+    space: Annotated[str, typer.Option(help="A search space.", metavar="SPACE")] = "unet.yaml",
+    candidates: Annotated[int, typer.Option(min=4, help="Random ones to measure.")] = 40,
+    part: Annotated[
+        list[str] | None,
+        typer.Option(
+            help="beside, rivals, prediction or memory, after the two passes; repeatable. All if "
+            "absent.",
+            metavar="PART",
+        ),
+    ] = None,
+    seed: Annotated[int, typer.Option(min=0, help="Of candidates and orders.")] = 0,
+    out: Annotated[
+        Path | None, typer.Option(help="Folder for measure-DEVICE.json, .md and .svg.")
+    ] = None,
+    quick: Annotated[
+        bool, typer.Option("--quick", help="A handful of candidates, to try the command.")
+    ] = False,
+    as_json: Annotated[bool, typer.Option("--json", help="Print one line of JSON.")] = False,
+) -> None:
+    """Measure the instrument itself: repeatability, load, other timers, prediction, memory."""
+    from upnas.bench.instrument.files import write_instrument_benchmark
+    from upnas.bench.instrument.markdown import instrument_markdown
+    from upnas.bench.instrument.run import PARTS, InstrumentSettings, run_instrument_benchmark
+
+    settings = InstrumentSettings(
+        space=space,
+        num_candidates=min(candidates, 4) if quick else candidates,
+        num_rivals=1 if quick else 6,
+        num_repeats=2 if quick else 8,
+        parts=tuple(part) if part else PARTS,
+        seed=seed,
+    )
+    benchmark = run_instrument_benchmark(
+        settings,
+        command=_command(sys.argv[1:]),
+        progress=lambda line: typer.echo(f"upnas: {line}", err=True),
+    )
+    paths = () if out is None else write_instrument_benchmark(benchmark, out)
+    typer.echo(benchmark.model_dump_json() if as_json else instrument_markdown(benchmark))
+    for path in paths:
+        typer.echo(str(path), err=True)
 
 
 def _show(benchmark: Benchmark, paths: Sequence[Path]) -> None:
