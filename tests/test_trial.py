@@ -12,7 +12,8 @@ import pytest
 import torch
 from torch import Tensor
 
-import upnas.trial
+import upnas.measure.gate
+import upnas.trial.run
 from upnas.errors import TargetError
 from upnas.front import BELOW_TRIVIAL
 from upnas.measure.gate import DeviceGate
@@ -289,7 +290,7 @@ def test_an_exception_fails_the_trial_and_is_told(
     spec: TrialSpec, gate: DeviceGate, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     task = BrokenTask(raises(KeyError("no such thing")), good_calls=2)
-    monkeypatch.setattr(upnas.trial, "build_task", lambda config: task)
+    monkeypatch.setattr(upnas.trial.run, "build_task", lambda config: task)
     before = torch.get_num_threads()
     records = list(iterate_trial(request(), updated(spec, num_threads=before + 1), gate))
     assert [len(record.rungs) for record in records] == [0, 1, 1]
@@ -324,7 +325,7 @@ def test_reasons_of_failures(
     monkeypatch: pytest.MonkeyPatch,
 ) -> None:
     task = BrokenTask(break_loss)
-    monkeypatch.setattr(upnas.trial, "build_task", lambda config: task)
+    monkeypatch.setattr(upnas.trial.run, "build_task", lambda config: task)
     record = run_trial(request(), spec, gate)
     assert (record.state, record.reason) == (TrialState.FAILED, reason)
     assert TrialRecord.model_validate_json(record.model_dump_json()) == record
@@ -539,8 +540,8 @@ def test_training_holds_the_gate_of_every_target(
         return 1.0
 
     task = BrokenTask(note)
-    monkeypatch.setattr(upnas.trial, "build_task", lambda config: task)
-    monkeypatch.setattr(upnas.trial, "DeviceGate", {"cuda": cuda}.__getitem__)
+    monkeypatch.setattr(upnas.trial.run, "build_task", lambda config: task)
+    monkeypatch.setattr(upnas.measure.gate, "DeviceGate", {"cuda": cuda}.__getitem__)
     spec = updated(spec, targets=(TARGET, Target(name="gpu", device="cuda", input=(3, 16, 16))))
     record = run_trial(request(known_costs=(costs(), costs("gpu"))), spec, cpu)
     assert record.state is TrialState.COMPLETE

@@ -158,6 +158,7 @@ Device = Literal["cpu", "cuda", "mps"]
 DType = Literal["float32", "bfloat16", "float16"]
 MemoryFormat = Literal["contiguous", "channels_last"]
 RuntimeName = Literal["eager", "compile", "cuda_graph", "onnxruntime", "openvino", "tensorrt"]
+Allocator = Literal["keep", "system"]
 ClockName = Literal["thread_cpu", "process_cpu", "wall", "device"]
 
 _ALL_DTYPES: Final[tuple[DType, ...]] = ("float32", "bfloat16", "float16")
@@ -187,6 +188,10 @@ class Target(Record):
     dtype: DType = Field("float32", description="Of weights, input and output.")
     memory_format: MemoryFormat = Field("contiguous", description="Of weights and input in torch.")
     runtime: RuntimeName = "eager"
+    allocator: Allocator = Field(
+        "system",
+        description="keep: memory that a forward on the CPU frees stays with the process.",
+    )
 
     @model_validator(mode="after")
     def _is_possible(self) -> Self:
@@ -393,6 +398,21 @@ COST_METRICS: Final[Mapping[str, Direction]] = {
     "num_parameters": "minimize",
 }
 
+
+def decisive_targets(
+    targets: Sequence[Target],
+    objectives: Sequence[Objective],
+    constraints: Sequence[Constraint],
+) -> tuple[Target, ...]:
+    """The targets that an objective or a constraint is about, and always the first.
+
+    Costs on the others are reported for the front, and measured for nothing else.
+    """
+    named = {objective.target for objective in objectives} | {targets[0].name}
+    named |= {constraint.target for constraint in constraints}
+    return tuple(target for target in targets if target.name in named)
+
+
 #: Costs that are worked out only where an objective or a constraint asks for them.
 OPTIONAL_COSTS: Final = frozenset({"training_peak_memory_mib", "process_peak_rss_mib"})
 
@@ -544,6 +564,9 @@ class StudyHeader(Record):
     constraints: tuple[Constraint, ...] = ()
     targets: tuple[Target, ...] = ()
     references: tuple[TargetReference, ...] = ()
+    stage_tables: tuple[StageTable, ...] = Field(
+        (), description="Per target that latencies are predicted on; empty where all are measured."
+    )
     trivial_quality: Quality = Field((), description="What the task's trivial baseline scores.")
     num_trials: PositiveInt = Field(description="Budget: candidates to train.")
     num_seeds: PositiveInt = 1
@@ -551,3 +574,24 @@ class StudyHeader(Record):
     sampler: str
     seed: NonNegativeInt
     environment: Environment
+
+
+class SurveyEntry(Record):
+    """One network and its costs."""
+
+    label: str
+    candidate: Candidate | None = Field(None, description="None for a network of the user's own.")
+    costs: Costs
+
+
+class Survey(Record):
+    """What ``upnas measure`` found."""
+
+    created: str = Field(description="ISO 8601, UTC.")
+    command: str
+    environment: Environment
+    target: Target
+    reference: TargetReference
+    reference_label: str
+    entries: tuple[SurveyEntry, ...]
+    stage_table: StageTable | None = None

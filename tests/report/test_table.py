@@ -10,6 +10,7 @@ from markdown_it import MarkdownIt
 
 from report.fake_study import HOSTILE, fake_trials, make_candidate, make_header, make_trial
 from upnas.front import Estimate, summarise
+from upnas.records import PredictedLatency, Target
 from upnas.report.table import (
     Table,
     baseline_table,
@@ -42,6 +43,7 @@ def test_front_table_has_a_row_per_member() -> None:
         "upsamplers, deepest first",
         "dice",
         "latency [ms]",
+        "\N{MULTIPLICATION SIGN} reference",
         "peak memory [MiB]",
         "test dice",
         "seeds",
@@ -69,7 +71,7 @@ def test_metrics_that_were_asked_for_are_columns() -> None:
         trials.append(trial.model_copy(update={"rungs": tuple(rungs)}))
     summary = summarise(header.model_copy(update={"space": space}), trials)
     table = front_table(summary)
-    assert table.columns[5:] == ("test dice", "hd95 [px]", "lattice energy", "seeds", "remarks")
+    assert table.columns[6:] == ("test dice", "hd95 [px]", "lattice energy", "seeds", "remarks")
     assert {"hd95 [px]", "lattice energy"} <= table.numeric
     row = dict(zip(table.columns, table.rows[0], strict=True))
     mean = summary.front[0].quality["hd95"].mean
@@ -77,6 +79,70 @@ def test_metrics_that_were_asked_for_are_columns() -> None:
     (first, *_) = csv.DictReader(io.StringIO(pareto_csv(summary)))
     assert float(first["hd95"]) == mean
     assert float(first["lattice_energy"]) == pytest.approx(0.01)
+
+
+def test_latency_is_beside_its_ratio_to_the_reference() -> None:
+    table = front_table(SUMMARY)
+    row = dict(zip(table.columns, table.rows[0], strict=True))
+    latency_ms = float(row["latency [ms]"].split()[0])
+    ratio = float(row["\N{MULTIPLICATION SIGN} reference"])
+    assert ratio == pytest.approx(latency_ms / 11.0, abs=2e-3)  # the reference takes 11 ms
+    (first, *_) = csv.DictReader(io.StringIO(pareto_csv(SUMMARY)))
+    assert float(first["latency_ms_ratio"]) == pytest.approx(float(first["latency_ms"]) / 11.0)
+
+
+def test_a_target_that_was_not_searched_for_is_a_column_of_the_front() -> None:
+    header = make_header(targets=(Target(name="laptop"), Target(name="phone")))
+    trials = fake_trials()
+    first = next(trial for trial in trials if trial.number == SUMMARY.front[0].newest.number)
+    (laptop,) = first.costs
+    phone = laptop.model_copy(update={"target": "phone"})
+    trials[first.number] = first.model_copy(update={"costs": (laptop, phone)})
+    summary = summarise(header, trials)
+    table = front_table(summary)
+    column = table.columns.index("latency@phone [ms]")
+    cells = [row[column] for row in table.rows]
+    assert cells[0].split()[0] == table.rows[0][table.columns.index("latency [ms]")].split()[0]
+    assert set(cells[1:]) == {"not measured"}
+    (best, *_) = csv.DictReader(io.StringIO(pareto_csv(summary)))
+    assert best["latency_ms@phone"] == best["latency_ms"]
+
+
+@pytest.mark.parametrize(
+    ("changes", "remark"),
+    [
+        (
+            {
+                "latency": None,
+                "predicted": PredictedLatency(
+                    ratio=1.0, ratio_low=0.9, ratio_high=1.1, reference_ms=11.0, num_measured=9
+                ),
+            },
+            "latency on laptop predicted",
+        ),
+        ({"latency": None, "unserved": "no kernel"}, "does not run on laptop: no kernel"),
+    ],
+)
+def test_latencies_that_are_no_measurement_are_remarked(
+    changes: dict[str, object], remark: str
+) -> None:
+    trials = fake_trials()
+    (costs,) = trials[0].costs
+    trials = [trials[0].model_copy(update={"costs": (costs.model_copy(update=changes),)})]
+    summary = summarise(make_header(), trials)
+    table = candidate_table(summary, summary.entries)
+    assert remark in table.rows[0][-1]
+
+
+def test_an_unsteady_latency_is_remarked() -> None:
+    trial = fake_trials()[0]
+    (costs,) = trial.costs
+    assert costs.latency is not None
+    latency = costs.latency.model_copy(update={"unsteady": "reference drifted 14 %"})
+    costs = costs.model_copy(update={"latency": latency})
+    summary = summarise(make_header(), [trial.model_copy(update={"costs": (costs,)})])
+    (row,) = candidate_table(summary, summary.entries).rows
+    assert "latency on laptop unsteady: reference drifted 14 %" in row[-1]
 
 
 def test_trouble_table_gives_reasons() -> None:

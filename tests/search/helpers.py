@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from pathlib import Path
 from typing import Final
 
@@ -15,7 +15,10 @@ from upnas.records import (
     Candidate,
     Costs,
     Latency,
+    PredictedLatency,
     RungResult,
+    StageCost,
+    StageTable,
     StudyHeader,
     TargetReference,
     TrialRecord,
@@ -47,6 +50,9 @@ LATENCY_MS: Final = {
     "nearest": 1.0, "bilinear": 2.0, "transposed": 3.0, "subpixel": 4.0, "carafe": 8.0
 }  # fmt: skip
 
+#: Of the all-bilinear network, by :func:`latency_of`: three stages.
+REFERENCE_MS: Final = 3 * LATENCY_MS["bilinear"]
+
 
 def make_space(
     folder: Path,
@@ -76,10 +82,17 @@ class FakeTrials:
     Args:
         failing: Keys of candidates that fail.
         interrupt_after: Raises KeyboardInterrupt instead of that record, as a kill would cut.
+        quality: (candidate, seed) -> dice.
     """
 
-    def __init__(self, failing: Sequence[str] = (), interrupt_after: int | None = None):
+    def __init__(
+        self,
+        failing: Sequence[str] = (),
+        interrupt_after: int | None = None,
+        quality: Callable[[Candidate, int], float] = quality_of,
+    ):
         self.requests: list[TrialRequest] = []
+        self._quality = quality
         self._failing = failing
         self._num_left = interrupt_after
 
@@ -95,6 +108,16 @@ class FakeTrials:
             yield record
 
     def _records(self, request: TrialRequest, spec: TrialSpec) -> Iterator[TrialRecord]:
+        if request.finished is not None:
+            latency_ms = latency_of(request.candidate)
+            costs = tuple(make_costs(latency_ms, target.name) for target in spec.targets)
+            yield request.finished.model_copy(update={"costs": costs})
+            return
+        predicted = dict(request.predicted)
+        costs = tuple(
+            make_costs(latency_of(request.candidate), target.name, predicted.get(target.name))
+            for target in spec.decisive_targets
+        )
         record = TrialRecord(
             number=request.number,
             candidate=request.candidate,
@@ -103,7 +126,7 @@ class FakeTrials:
             state=TrialState.RUNNING,
             origin=request.origin,
             baseline=request.baseline,
-            costs=request.known_costs or (make_costs(latency_of(request.candidate)),),
+            costs=request.known_costs or costs,
         )
         if reason := violated(record.costs, spec.constraints):
             changes = {"state": TrialState.REFUSED, "reason": "constraint", "detail": reason}
@@ -119,7 +142,7 @@ class FakeTrials:
                 rung=rung,
                 epochs=epochs,
                 num_steps=epochs,
-                quality={"dice": quality_of(request.candidate, request.seed)},
+                quality={"dice": self._quality(request.candidate, request.seed)},
                 train_loss=0.5,
                 train_s=1.0,
             )
@@ -129,20 +152,58 @@ class FakeTrials:
             yield record
 
 
-def make_costs(latency_ms: float) -> Costs:
+def make_costs(
+    latency_ms: float, target: str = "laptop", predicted: PredictedLatency | None = None
+) -> Costs:
     latency = Latency(
-        samples_ms=(latency_ms,),
-        reference_samples_ms=(1.0,),
-        reference_ms=1.0,
+        samples_ms=(latency_ms,) * 6,
+        reference_samples_ms=(REFERENCE_MS,) * 6,
+        reference_ms=REFERENCE_MS,
         clock="wall",
         wall_ms=latency_ms,
     )
-    return Costs(target="laptop", latency=latency, peak_memory_mib=1.0, num_parameters=10)
+    return Costs(
+        target=target,
+        latency=latency if predicted is None else None,
+        predicted=predicted,
+        peak_memory_mib=1.0,
+        num_parameters=10,
+    )
 
 
 def prepare(spec: TrialSpec, gate: DeviceGate) -> Preparation:
     return Preparation(
-        references=(TargetReference(target="laptop", latency_ms=1.0),), trivial_quality=()
+        references=tuple(
+            TargetReference(target=target.name, latency_ms=REFERENCE_MS) for target in spec.targets
+        ),
+        trivial_quality=(),
+        stage_tables=tuple(
+            make_table(spec, target.name) for target in spec.decisive_targets if spec.stage_options
+        ),
+    )
+
+
+def make_table(spec: TrialSpec, target: str) -> StageTable:
+    """What each upsampler takes of :func:`latency_of`, which is the sum over the stages."""
+    stages = [
+        tuple(
+            StageCost(
+                choice=choice,
+                ratios=(LATENCY_MS.get(choice.upsampler, 5.0) / REFERENCE_MS,) * 3,
+                num_parameters=1,
+                static_bytes=0,
+                activation_bytes=2**20,
+            )
+            for choice in dict.fromkeys((*options, default))
+        )
+        for options, default in zip(spec.stage_options, spec.reference.stages, strict=True)
+    ]
+    return StageTable(
+        target=target,
+        reference=spec.reference,
+        stages=tuple(stages),
+        num_parameters=7,
+        static_bytes=0,
     )
 
 

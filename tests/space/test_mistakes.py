@@ -11,13 +11,17 @@ from upnas.upsamplers import parameters_model, upsampler_names
 from .conftest import MINIMAL, Load, Refuse
 
 KNOWN_UPSAMPLERS = ", ".join(upsampler_names()) + "."
+COSTS = (
+    "latency_ms, peak_memory_mib, training_peak_memory_mib, process_peak_rss_mib, output_error, "
+    "num_parameters"
+)
 METRICS = (
     "dice, iou, boundary_f1, boundary_iou, hd95, nsd, lattice_energy, phase_variance, "
     "dc_gain_spread"
 )
 STAGES = "Allowed: default, or the number of a stage (1 = deepest)."
 SEARCH_KEYS = (
-    "sampler, trials, rungs, seeds, replicate, seed, concurrency, cpus_per_trial, "
+    "sampler, trials, rungs, seeds, replicate, seed, predict_costs, concurrency, cpus_per_trial, "
     "gpus_per_trial, max_retries."
 )
 
@@ -194,7 +198,7 @@ APPENDED = {
     "unknown metric": (
         "objectives: [{metric: latency}]",
         "objectives[0].metric: unknown metric 'latency'. Did you mean 'latency_ms'? "
-        f"Allowed: {METRICS}, latency_ms, peak_memory_mib, num_parameters.",
+        f"Allowed: {METRICS}, {COSTS}.",
     ),
     "contradicting direction of a quality": (
         "objectives: [{metric: dice, direction: minimize}]",
@@ -239,12 +243,11 @@ APPENDED = {
     "unknown constraint": (
         "constraints: {latency: {max: 5}}",
         "constraints.latency: unknown metric 'latency'. Did you mean 'latency_ms'? "
-        f"Allowed: latency_ms, peak_memory_mib, num_parameters, exportable, {METRICS}.",
+        f"Allowed: {COSTS}, exportable, {METRICS}.",
     ),
     "constraint on a metric of another task": (
         "constraints: {psnr: {min: 30}}",
-        "constraints.psnr: unknown metric 'psnr'. "
-        f"Allowed: latency_ms, peak_memory_mib, num_parameters, exportable, {METRICS}.",
+        f"constraints.psnr: unknown metric 'psnr'. Allowed: {COSTS}, exportable, {METRICS}.",
     ),
     "unknown key of a limit": (
         "constraints: {latency_ms: {maxx: 5}}",
@@ -269,7 +272,8 @@ APPENDED = {
     ),
     "unknown export format": (
         "constraints: {exportable: onxx}",
-        "constraints.exportable: got 'onxx'. Did you mean 'onnx'? Allowed: onnx, torch_export.",
+        "constraints.exportable: got 'onxx'. Did you mean 'onnx'? Allowed: onnx, torch_export, "
+        "compile or a list, each onnx, torch_export, compile.",
     ),
     "duplicate target": (
         "targets: [{name: phone}, {name: phone}]",

@@ -22,6 +22,7 @@ from upnas.records import (
     COST_METRICS,
     Candidate,
     Constraint,
+    Costs,
     Objective,
     StageChoice,
     StudyHeader,
@@ -195,6 +196,13 @@ class StudySummary:
         asked = self.header.space.get("task", {}).get("metrics", ())
         objectives = {objective.metric for objective in self.objectives}
         return tuple(metric for metric in asked if metric not in objectives)
+
+    @property
+    def reported_targets(self) -> tuple[str, ...]:
+        """Targets whose latency is no objective: measured for the front and the baselines."""
+        targets = [target.name for target in self.header.targets]
+        searched = {o.target or targets[0] for o in self.objectives if o.metric == "latency_ms"}
+        return tuple(name for name in targets if name not in searched)
 
     @property
     def main_quality(self) -> Objective | None:
@@ -391,10 +399,19 @@ def _value(
     if costs is None:
         return None
     if objective.metric == "latency_ms":
-        low, high = costs.latency.interval_ms
-        num_pairs = len(costs.latency.ratios)
-        return Estimate(mean=costs.latency_ms, low=low, high=high, num_samples=num_pairs)
-    return Estimate(mean=float(getattr(costs, objective.metric)))
+        return latency_of(costs)
+    value = newest.value(objective.metric, objective.target)
+    return None if value is None else Estimate(mean=value)
+
+
+def latency_of(costs: Costs) -> Estimate | None:
+    """The latency, measured with its interval or predicted with a wider one; None without one."""
+    known = costs.latency or costs.predicted
+    if known is None:
+        return None
+    low, high = known.interval_ms
+    num_pairs = len(costs.latency.ratios) if costs.latency is not None else 0
+    return Estimate(mean=known.median_ms, low=low, high=high, num_samples=num_pairs)
 
 
 def _mean_quality(metric: str, samples: Sequence[TrialRecord], split: Split) -> Estimate | None:

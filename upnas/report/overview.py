@@ -2,10 +2,13 @@
 
 from __future__ import annotations
 
+import statistics
 from collections import Counter
+from collections.abc import Iterator
 
 from upnas.front import StudySummary
-from upnas.records import Constraint, Target, TrialRecord
+from upnas.prediction import Audit, LatencyModel, Observation
+from upnas.records import Constraint, StageTable, Target, TrialRecord
 from upnas.report.words import axis_title, format_number, plural, unit, with_unit
 
 
@@ -79,18 +82,11 @@ def hypervolume_note(summary: StudySummary) -> str:
 
 def cost_notes(summary: StudySummary) -> tuple[str, ...]:
     """How costs are measured and what they do not tell."""
-    latencies = [costs.latency for entry in summary.entries for costs in entry.newest.costs]
-    clocks = sorted({latency.clock.replace("_", " ") for latency in latencies})
-    pairs = Counter(len(latency.ratios) for latency in latencies).most_common(1)
-    measured = (
-        f" Here: {' and '.join(clocks)} clock, mostly {pairs[0][0]} pairs per candidate."
-        if pairs
-        else ""
-    )
+    measured = " ".join(_measured(summary))
     return (
         "Latency is the forward time of one batch after warm-up. Each sample is timed next to a "
         "sample of the study's reference network, and the median ratio is multiplied by the "
-        f"reference's own time, so a machine that is slow for a while cancels out.{measured} "
+        f"reference's own time, so a machine that is slow for a while cancels out. {measured} "
         "Intervals are 95 % intervals of that median: they hold timing noise, not what another "
         "machine, runtime, batch or input size would change.",
         "Peak memory is the bytes of all tensors alive at the worst moment of one forward pass: "
@@ -102,6 +98,48 @@ def cost_notes(summary: StudySummary) -> tuple[str, ...]:
         "The front was chosen by validation quality, which flatters the best of many; the test "
         "column comes from data that the search never read.",
     )
+
+
+def _measured(summary: StudySummary) -> Iterator[str]:
+    """How the latencies of this study were come by, and how far they are to be trusted."""
+    trials = [entry.newest for entry in summary.entries]
+    known = [costs for trial in trials for costs in trial.costs]
+    latencies = [costs.latency for costs in known if costs.latency is not None]
+    if latencies:
+        clocks = sorted({latency.clock.replace("_", " ") for latency in latencies})
+        pairs, _ = Counter(len(latency.ratios) for latency in latencies).most_common(1)[0]
+        yield f"Here: {' and '.join(clocks)} clock, mostly {pairs} pairs per candidate."
+        num_rejected = sum(len(latency.rejected) for latency in latencies)
+        num_unsteady = sum(latency.unsteady is not None for latency in latencies)
+        yield (
+            f"{plural(len(latencies), 'measurement')}, {plural(num_rejected, 'block')} rejected "
+            f"and measured anew, {num_unsteady} unsteady to the end."
+        )
+    conditions = [one.conditions for one in latencies if one.conditions is not None]
+    loads = [one.foreign_cpus for one in conditions if one.foreign_cpus is not None]
+    if loads:
+        yield (
+            f"Meanwhile other programs kept {statistics.median(loads):.2f} CPUs busy in the "
+            f"median, {max(loads):.2f} at most."
+        )
+    num_predicted = sum(costs.predicted is not None for costs in known)
+    for table in summary.header.stage_tables:
+        audit = _audit(summary, table)
+        yield (
+            f"Latencies on {table.target} were predicted from single stages where that decided "
+            f"({plural(num_predicted, 'candidate')} not on the front): {audit}."
+        )
+
+
+def _audit(summary: StudySummary, table: StageTable) -> Audit:
+    """Held-out errors over every candidate that was measured."""
+    observations = [
+        Observation.of(trial.candidate, costs.latency)
+        for entry in summary.entries
+        for trial in (entry.newest,)
+        if (costs := trial.costs_on(table.target)) is not None and costs.latency is not None
+    ]
+    return LatencyModel.fit(table, observations).audit()
 
 
 def trouble_counts(trials: tuple[TrialRecord, ...]) -> str:

@@ -37,7 +37,7 @@ MUTED: Final = "#6A737D"
 #: More front members than this are not numbered: the numbers would cover the points.
 _MAX_NUMBERED: Final = 15
 
-_STYLE: Final[Any] = {
+STYLE: Final[Any] = {
     "svg.hashsalt": "upnas",
     "text.parse_math": False,  # a dollar sign in a name is a dollar sign
     "font.family": "DejaVu Sans",  # ships with matplotlib: the same everywhere
@@ -62,7 +62,7 @@ def pareto_svg(summary: StudySummary) -> str:
     Costs that hardly differ get a sentence instead of a panel. Draws a note instead of panels when
     there is nothing to draw.
     """
-    with rc_context({**_STYLE, "font.size": 12}):
+    with rc_context({**STYLE, "font.size": 12}):
         columns = drawn_columns(summary)
         num_columns = min(2, max(1, len(columns)))
         num_rows = max(1, math.ceil(len(columns) / num_columns))
@@ -90,7 +90,7 @@ def pareto_image(summary: StudySummary, x: int, y: int) -> npt.NDArray[np.uint8]
     Returns:
         (480, 640, 3) red, green and blue.
     """
-    with rc_context({**_STYLE, "font.size": 10.5}):
+    with rc_context({**STYLE, "font.size": 10.5}):
         figure = Figure(figsize=(4.0, 3.0), dpi=160, layout="constrained")
         axes, panel = figure.subplots(), make_panel(summary, x, y)
         _draw_panel(axes, summary, panel, is_small=True)

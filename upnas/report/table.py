@@ -6,7 +6,7 @@ import csv
 import html
 import io
 import re
-from collections.abc import Iterable, Mapping
+from collections.abc import Iterable, Iterator, Mapping
 from dataclasses import dataclass, replace
 from typing import Final
 
@@ -14,11 +14,13 @@ from upnas.front import (
     CandidateSummary,
     Estimate,
     StudySummary,
+    latency_of,
     short_label,
     stage_labels,
 )
 from upnas.records import Objective, StudyHeader, TrialRecord
 from upnas.report.words import (
+    TIMES,
     format_estimate,
     metric_name,
     metric_words,
@@ -88,9 +90,21 @@ def remarks(entry: CandidateSummary) -> tuple[str, ...]:
         "knee" if entry.is_knee else "",
         *(flag.replace("_", " ") for flag in entry.flags),
         *entry.violations,
+        *_cost_remarks(entry),
         unfinished,
     )
     return tuple(word for word in words if word)
+
+
+def _cost_remarks(entry: CandidateSummary) -> Iterator[str]:
+    """What a reader must know of its latencies: predicted, unsteady, or not to be had."""
+    for costs in entry.newest.costs:
+        if costs.unserved is not None:
+            yield f"does not run on {costs.target}: {costs.unserved}"
+        elif costs.predicted is not None:
+            yield f"latency on {costs.target} predicted"
+        elif costs.latency is not None and costs.latency.unsteady is not None:
+            yield f"latency on {costs.target} unsteady: {costs.latency.unsteady}"
 
 
 def trouble_table(header: StudyHeader, trials: Iterable[TrialRecord]) -> Table:
@@ -148,8 +162,12 @@ def pareto_csv(summary: StudySummary) -> str:
     heads = ["trial", "key", "on_front", "knee", "feasible", "baseline", "num_seeds", "remarks"]
     heads += summary.header.stages
     names = [objective.label for objective in objectives]
+    reported = [_reported(summary, name) for name in summary.reported_targets]
+    names += [f"latency_ms@{name}" for name in summary.reported_targets]
     for name in [*names, *summary.other_metrics, *(f"test_{metric}" for metric in metrics)]:
         heads += [name, f"{name}_low", f"{name}_high"]
+    ratios = [_ratios(summary, o) for o in objectives if o.metric == "latency_ms"]
+    heads += [f"{o.label}_ratio" for o in objectives if o.metric == "latency_ms"]
     buffer = io.StringIO()
     writer = csv.writer(buffer, lineterminator="\n")
     writer.writerow(map(_guard, heads))
@@ -160,9 +178,11 @@ def pareto_csv(summary: StudySummary) -> str:
         texts += [entry.baseline or "", str(len({trial.seed for trial in entry.trials}))]
         texts += ["; ".join(remarks(entry))]
         texts += stage_labels(summary.header, entry.candidate).values()
-        estimates = [*entry.values, *map(entry.quality.get, summary.other_metrics)]
+        estimates = [*entry.values, *(column.estimates[entry.key] for column in reported)]
+        estimates += map(entry.quality.get, summary.other_metrics)
         estimates += map(entry.test_quality.get, metrics)
         numbers = [number for estimate in estimates for number in _numbers(estimate)]
+        numbers += [_numbers(column.estimates[entry.key])[0] for column in ratios]
         writer.writerow([*map(_guard, texts), *numbers])
     return buffer.getvalue()
 
@@ -197,10 +217,13 @@ def _value_columns(summary: StudySummary) -> list[_Values]:
     That is the validation split's.
     """
     entries = summary.entries
-    columns = [
-        _Values(value_head(o), o.metric, {entry.key: entry.values[row] for entry in entries})
-        for row, o in enumerate(summary.objectives)
-    ]
+    columns = []
+    for row, o in enumerate(summary.objectives):
+        values = {entry.key: entry.values[row] for entry in entries}
+        columns.append(_Values(value_head(o), o.metric, values))
+        if o.metric == "latency_ms":
+            columns.append(_ratios(summary, o))
+    columns += [_reported(summary, name) for name in summary.reported_targets]
     for objective in summary.objectives:
         scores = {entry.key: entry.test_quality.get(objective.metric) for entry in entries}
         if any(scores.values()):
@@ -209,6 +232,26 @@ def _value_columns(summary: StudySummary) -> list[_Values]:
         scores = {entry.key: entry.quality.get(metric) for entry in entries}
         columns.append(_Values(_with_bracket(metric_words(metric), metric), metric, scores))
     return columns
+
+
+def _ratios(summary: StudySummary, objective: Objective) -> _Values:
+    """Latency / the reference network's: what compares across hours and machines of one kind."""
+    ratios: dict[str, Estimate | None] = {}
+    for entry in summary.entries:
+        costs = entry.newest.costs_on(objective.target)
+        known = None if costs is None else costs.latency or costs.predicted
+        ratios[entry.key] = None if known is None else Estimate(mean=known.ratio)
+    where = "" if objective.target is None else f"@{objective.target}"
+    return _Values(f"{TIMES} reference{where}", "ratio", ratios)
+
+
+def _reported(summary: StudySummary, target: str) -> _Values:
+    """Latency on a target that was not searched for."""
+    found: dict[str, Estimate | None] = {}
+    for entry in summary.entries:
+        costs = entry.newest.costs_on(target)
+        found[entry.key] = None if costs is None else latency_of(costs)
+    return _Values(f"latency@{target} [ms]", "latency_ms", found)
 
 
 def _numbers(estimate: Estimate | None) -> tuple[str, str, str]:

@@ -13,11 +13,12 @@ from pathlib import Path
 from typing import Literal
 
 from upnas.errors import StudyError
-from upnas.measure.costs import check_target
 from upnas.measure.environment import available_cpus, describe_environment
-from upnas.records import StudyHeader, TrialRecord
+from upnas.measure.targets import check_target
+from upnas.records import OPTIONAL_COSTS, StudyHeader, TrialRecord, decisive_targets
 from upnas.search.executor import Executor, InlineExecutor
 from upnas.search.observer import SearchObserver
+from upnas.search.oracle import predicts_costs
 from upnas.search.queue import TrialQueue
 from upnas.search.resources import Node, derive_resources
 from upnas.space import SearchSpace, difference
@@ -36,12 +37,16 @@ class SearchOptions:
         address: Of a Ray cluster; None = this machine alone.
         executor: "ray", "inline" for one trial after the other in this process, or an executor of
             the caller's own.
+        is_strict: Refuse to measure while other programs use a target's device.
+        uses_cache: Take costs that were measured on this machine before from its cache.
     """
 
     folder: Path
     command: str
     address: str | None = None
     executor: Literal["ray", "inline"] | Executor = "ray"
+    is_strict: bool = False
+    uses_cache: bool = True
 
 
 def run_search(
@@ -75,7 +80,7 @@ def run_search(
                 is_finished = False
                 try:
                     with _stopping_on_interrupt(queue, observers):
-                        executor.run(queue, _spec(space, header, folder, executor))
+                        executor.run(queue, _spec(space, options, header, executor))
                     is_finished = queue.is_finished
                 finally:
                     for observer in observers:
@@ -128,22 +133,31 @@ def _executor(space: SearchSpace, options: SearchOptions) -> Iterator[Executor]:
 
 
 def _spec(
-    space: SearchSpace, header: StudyHeader | None, folder: StudyFolder, executor: Executor
+    space: SearchSpace, options: SearchOptions, header: StudyHeader | None, executor: Executor
 ) -> TrialSpec:
     main = metrics_of(space.task_config)[0]
+    metrics = {o.metric for o in space.objectives} | {c.metric for c in space.constraints}
+    decisive = decisive_targets(space.targets, space.objectives, space.constraints)
     return TrialSpec(
         task=with_absolute_path(space.task_config),
         signature=space.task,
         training=space.training,
         rungs=space.search.rungs,
         targets=space.targets,
+        decisive=tuple(target.name for target in decisive),
         constraints=space.constraints,
+        optional_costs=tuple(sorted(metrics & OPTIONAL_COSTS)),
+        is_strict=options.is_strict,
+        uses_cache=options.uses_cache,
+        stage_options=tuple(stage.options for stage in space.stages)
+        if predicts_costs(space)
+        else (),
         reference=dict(space.baselines())["all-bilinear"],
         references=header.references if header is not None else (),
         trivial_quality=header.trivial_quality if header is not None else (),
         main_metric=main.name,
         maximize_main=main.direction == "maximize",
-        checkpoints=folder.checkpoints_path.resolve(),
+        checkpoints=StudyFolder(options.folder).checkpoints_path.resolve(),
         num_threads=executor.resources.cpus,
     )
 
@@ -151,7 +165,7 @@ def _spec(
 def _create_study(
     space: SearchSpace, options: SearchOptions, folder: StudyFolder, executor: Executor
 ) -> StudyHeader:
-    preparation = executor.prepare(_spec(space, None, folder, executor))
+    preparation = executor.prepare(_spec(space, options, None, executor))
     search = space.search
     header = StudyHeader(
         name=space.name,
@@ -165,6 +179,7 @@ def _create_study(
         constraints=space.constraints,
         targets=space.targets,
         references=preparation.references,
+        stage_tables=preparation.stage_tables,
         trivial_quality=preparation.trivial_quality,
         num_trials=search.trials,
         num_seeds=search.seeds,

@@ -1,21 +1,24 @@
 """Which trial runs next, and what becomes of its records.
 
 The order is: trials that an earlier session left unfinished, the baselines, new candidates until
-the budget is spent, then replicates of the front and of the baselines with further seeds. Nothing
-here knows how trials are executed.
+the budget is spent, measurements of what the front and the baselines cost where that was predicted
+or not wanted so far, then replicates of both with further seeds. Nothing here knows how trials are
+executed.
 """
 
 from __future__ import annotations
 
 import random
+import time
 from collections.abc import Sequence
 from typing import Final
 
 from optuna.trial import Trial
 
 from upnas.front import summarise
-from upnas.records import Candidate, StudyHeader, TrialRecord, TrialState
+from upnas.records import Candidate, Costs, StudyHeader, TrialRecord, TrialState
 from upnas.search.observer import SearchObserver
+from upnas.search.oracle import CostOracle, lacks_measurement
 from upnas.search.study import SamplerStudy, is_settled
 from upnas.space import SearchSpace
 from upnas.store import StudyFolder
@@ -53,6 +56,8 @@ class TrialQueue:
         self._running: dict[int, TrialRequest] = {}
         self._asked: dict[int, Trial] = {}
         self._study: SamplerStudy | None = None  # made when first needed
+        self._oracle = CostOracle(header, records)
+        self._measured: set[int] = set()  # trials whose missing costs were asked for
         self._random = random.Random(header.seed)
         self.is_stopping = False
 
@@ -70,7 +75,13 @@ class TrialQueue:
         """The next trial to run, or None if there is nothing to start now."""
         if self.is_stopping:
             return None
-        request = self._resumed() or self._baseline() or self._proposal() or self._replicate()
+        request = (
+            self._resumed()
+            or self._baseline()
+            or self._proposal()
+            or self._measurement()
+            or self._replicate()
+        )
         if request is not None:
             self._running[request.number] = request
             for observer in self._observers:
@@ -79,16 +90,18 @@ class TrialQueue:
 
     def receive(self, record: TrialRecord) -> None:
         """Store a record of a running trial, and let the sampler learn from a final one."""
-        if record.number not in self._running:
+        request = self._running.get(record.number)
+        if request is None:
             return  # a result that arrives twice
         self._folder.append(record)
         self._records[record.number] = record
+        self._oracle.learn(record)
         if record.is_final:
             del self._running[record.number]
             asked = self._asked.pop(record.number, None)
             if asked is not None:
                 self._sampler_study().tell(asked, record)
-            elif self._study is not None:
+            elif self._study is not None and request.finished is None:
                 self._study.add(record)
         for observer in self._observers:
             observer.trial_updated(record)
@@ -97,6 +110,9 @@ class TrialQueue:
         """A trial's worker died more often than is retried: the trial has failed."""
         request = self._running.get(number)
         if request is None:
+            return
+        if request.finished is not None:  # it keeps the costs that it has
+            del self._running[number]
             return
         record = self._records.get(number) or TrialRecord(
             number=number,
@@ -131,6 +147,7 @@ class TrialQueue:
             self._pending_resumes()
             or self._pending_baselines()
             or self._num_proposals_left() > 0
+            or self._pending_measurements()
             or self._pending_replicates()
         )
 
@@ -169,8 +186,18 @@ class TrialQueue:
         return [named for named in self._space.baselines() if named[1].key not in seen]
 
     def _proposal(self) -> TrialRequest | None:
-        if self._num_proposals_left() <= 0:
-            return None
+        """A new candidate; those that are too slow for certain are refused on the way."""
+        while self._num_proposals_left() > 0:
+            request = self._proposed()
+            predicted = self._oracle.predict(request.candidate)
+            violation = self._oracle.violation(predicted)
+            if violation is None:
+                latencies = self._oracle.decided(predicted)
+                return request.model_copy(update={"predicted": latencies})
+            self._refuse(request, predicted, violation)
+        return None
+
+    def _proposed(self) -> TrialRequest:
         number = self._next_number()
         study = self._sampler_study()
         seen = self._seen()
@@ -181,6 +208,25 @@ class TrialQueue:
                 return TrialRequest(number=number, candidate=candidate, seed=self._header.seed)
             study.reject(trial)
         return TrialRequest(number=number, candidate=self._unseen(seen), seed=self._header.seed)
+
+    def _refuse(self, request: TrialRequest, costs: tuple[Costs, ...], detail: str) -> None:
+        """Record a candidate that needs neither a worker nor the device."""
+        self._running[request.number] = request
+        now_s = time.time()
+        self.receive(
+            TrialRecord(
+                number=request.number,
+                candidate=request.candidate,
+                task=self._header.task,
+                seed=request.seed,
+                state=TrialState.REFUSED,
+                reason="constraint",
+                detail=detail,
+                costs=costs,
+                started_s=now_s,
+                finished_s=now_s,
+            )
+        )
 
     def _unseen(self, seen: set[str]) -> Candidate:
         """A random candidate of the space that no trial has had; there is one."""
@@ -218,16 +264,40 @@ class TrialQueue:
             self._space.num_candidates - num_known,
         )
 
+    def _measurement(self) -> TrialRequest | None:
+        for record in self._pending_measurements():
+            self._measured.add(record.number)
+            return TrialRequest(
+                number=record.number,
+                candidate=record.candidate,
+                seed=record.seed,
+                origin=record.origin,
+                baseline=record.baseline,
+                finished=record,
+            )
+        return None
+
+    def _pending_measurements(self) -> list[TrialRecord]:
+        """Complete trials of the front and of baselines that lack a measured cost.
+
+        Asked for once a session: what a target cannot measure must not be asked for ever.
+        """
+        if self._running_new():
+            return []
+        summary = summarise(self._header, self.records)
+        entries = [entry for entry in summary.entries if lacks_measurement(summary, entry)]
+        return [entry.newest for entry in entries if entry.newest.number not in self._measured]
+
     def _replicate(self) -> TrialRequest | None:
         for candidate, seed in self._pending_replicates():
-            first = self._trials_of(candidate.key)[0]
+            trials = self._trials_of(candidate.key)
             return TrialRequest(
                 number=self._next_number(),
                 candidate=candidate,
                 seed=seed,
                 origin="replicate",
-                baseline=first.baseline,
-                known_costs=first.costs,
+                baseline=trials[0].baseline,
+                known_costs=max(trials, key=lambda trial: trial.finished_s).costs,
             )
         return None
 
@@ -258,7 +328,10 @@ class TrialQueue:
 
     def _running_new(self) -> bool:
         """Whether a candidate is still in its first training, so that the front is not settled."""
-        return any(request.origin != "replicate" for request in self._running.values())
+        return any(
+            request.origin != "replicate" and request.finished is None
+            for request in self._running.values()
+        )
 
     def _trials_of(self, key: str) -> list[TrialRecord]:
         return [record for record in self.records if record.candidate.key == key]

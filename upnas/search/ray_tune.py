@@ -22,6 +22,7 @@ from ray.tune.search import Searcher
 from typing_extensions import override
 
 from upnas.errors import UpnasError
+from upnas.measure.gate import DeviceGate
 from upnas.records import TrialRecord, TrialState
 from upnas.search.cluster import connected
 from upnas.search.executor import gate_of
@@ -81,6 +82,8 @@ class QueueSearcher(Searcher):
         self._spec_json = spec.model_dump_json()
         self._numbers: dict[str, int] = {}
         self.error: UpnasError | None = None
+        # Choosing candidates computes as well, and not while a worker of this machine measures.
+        self._gate = DeviceGate("cpu")
 
     def __getstate__(self) -> dict[str, Any]:
         """Tune pickles its searcher; the queue with its open files stays in the driver."""
@@ -135,7 +138,8 @@ class QueueSearcher(Searcher):
     @contextmanager
     def _kept_error(self) -> Iterator[None]:
         try:
-            yield
+            with self._gate.shared():
+                yield
         except UpnasError as error:
             self._queue.is_stopping = True
             self.error = self.error or error

@@ -199,7 +199,8 @@ def _violation(record: TrialRecord, constraint: Constraint) -> float:
         assert costs is not None
         return 0.0 if dict(costs.exportable).get(constraint.equals) == "ok" else 1.0
     value = record.value(constraint.metric, constraint.target)
-    assert value is not None
+    if value is None:  # the target cannot run it
+        return 1.0
     above = value - constraint.max if constraint.max is not None else -math.inf
     below = constraint.min - value if constraint.min is not None else -math.inf
     return max(above, below)

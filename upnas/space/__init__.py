@@ -4,7 +4,7 @@ Names are checked against the catalogues of upsamplers, decoders, encoders and t
 anything starts, and every mistake of a file is reported with its line.
 """
 
-from upnas.space.choices import Stage, UpsamplerChoice
+from upnas.space.choices import Stage, UpsamplerChoice, default_choice
 from upnas.space.compare import Difference, difference
 from upnas.space.describe import (
     ChoiceDescription,
@@ -30,6 +30,7 @@ __all__ = [
     "Suggest",
     "TrainingConfig",
     "UpsamplerChoice",
+    "default_choice",
     "describe",
     "difference",
     "find_space",

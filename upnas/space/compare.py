@@ -13,6 +13,7 @@ _FREE: Final = frozenset(
         "search.cpus_per_trial",
         "search.gpus_per_trial",
         "search.max_retries",
+        "search.predict_costs",
     }
 )
 _MAY_GROW: Final = frozenset({"search.trials", "search.seeds"})

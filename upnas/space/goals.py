@@ -111,5 +111,12 @@ def resolve_targets(
                 f"{task.in_channels} channels. Allowed: [{task.in_channels}, height, width]."
             )
             mistakes.append(Mistake(("targets", index, "input"), text))
+    allocators = {target.allocator for target in config if target.device == "cpu"}
+    if len(allocators) > 1:
+        text = (
+            "targets on the CPU are measured in one process, which has one allocator, but both "
+            "keep and system are asked for. Use the same for all of them, or two studies."
+        )
+        mistakes.append(Mistake(("targets",), text, at_key=True))
     in_channels = 1 if task is None else task.in_channels
     return tuple(target.record(in_channels) for target in config), mistakes

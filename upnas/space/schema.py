@@ -23,7 +23,7 @@ from pydantic import (
 )
 
 from upnas.models import DECODERS
-from upnas.records import Constraint, Direction, DType, EncoderSpec, Target
+from upnas.records import COST_METRICS, Allocator, Constraint, Direction, DType, EncoderSpec, Target
 from upnas.tasks import TASKS, TaskConfig
 
 
@@ -86,6 +86,9 @@ class Limit(Section):
         return self
 
 
+ExportFormat = Literal["onnx", "torch_export", "compile"]
+
+
 class ConstraintsConfig(Section):
     """`constraints`: limits on costs and, by their names, on the task's quality metrics.
 
@@ -97,23 +100,28 @@ class ConstraintsConfig(Section):
 
     latency_ms: Limit | None = None
     peak_memory_mib: Limit | None = None
+    training_peak_memory_mib: Limit | None = None
+    process_peak_rss_mib: Limit | None = None
+    output_error: Limit | None = None
     num_parameters: Limit | None = None
-    exportable: Literal["onnx", "torch_export"] | None = None
+    exportable: ExportFormat | tuple[ExportFormat, ...] | None = Field(
+        None, description="Formats that must work."
+    )
 
     def records(self) -> tuple[Constraint, ...]:
         """The constraints that are set: costs in this class's order, qualities, exportability."""
-        limits = {name: getattr(self, name) for name in LIMITED_METRICS} | self.__pydantic_extra__
+        limits = {name: getattr(self, name) for name in COST_METRICS} | self.__pydantic_extra__
         constraints = [
             Constraint(metric=name, min=limit.min, max=limit.max, target=limit.target)
             for name, limit in limits.items()
             if limit is not None
         ]
-        if self.exportable is not None:
-            constraints.append(Constraint(metric="exportable", equals=self.exportable))
+        formats = self.exportable or ()
+        formats = (formats,) if isinstance(formats, str) else formats
+        constraints += [Constraint(metric="exportable", equals=format) for format in formats]
         return tuple(constraints)
 
 
-LIMITED_METRICS = ("latency_ms", "peak_memory_mib", "num_parameters")
 _DTYPE_WORDS: Final = {"fp32": "float32", "bf16": "bfloat16", "fp16": "float16"}
 
 
@@ -130,6 +138,9 @@ class TargetConfig(Target):
     input: tuple[PositiveInt, PositiveInt, PositiveInt] | None = Field(  # type: ignore[assignment]
         None, description="Channels, height and width; absent = the task's channels at 256 x 256."
     )
+
+    # Records have "system": what is said of studies from before there was a choice.
+    allocator: Allocator = "keep"
 
     def record(self, in_channels: int) -> Target:
         """The target with its input filled in."""
@@ -170,6 +181,11 @@ class SearchConfig(Section):
         "front", description="Which candidates get all seeds: the front and the baselines, or all."
     )
     seed: NonNegativeInt = Field(0, description="Of the sampler and of the first training.")
+    predict_costs: Literal["auto", "always", "never"] = Field(
+        "auto",
+        description="Predict latencies from single stages, and measure where that decides nothing; "
+        "auto = where there are more trials than upsamplers to time.",
+    )
     concurrency: Literal["auto"] | PositiveInt = Field(
         "auto", description="Trials that train at the same time."
     )

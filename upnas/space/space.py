@@ -5,7 +5,7 @@ from __future__ import annotations
 import itertools
 import math
 import random
-from collections.abc import Callable, Iterator, Mapping
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any, Final, TypeVar
@@ -163,7 +163,7 @@ class SearchSpace:
             "model": {"decoder": self.model.decoder, "encoder": encoder, **options},
             "stages": {str(stage.number): _stage_config(stage) for stage in self.stages},
             "objectives": [_json(objective) for objective in self.objectives],
-            "constraints": {c.metric: _constraint_config(c) for c in self.constraints},
+            "constraints": _constraints_config(self.constraints),
             "targets": [_json(target) for target in self.targets],
             "training": _json(self.training),
             "search": _json(self.search),
@@ -220,10 +220,16 @@ def _stage_config(stage: Stage) -> dict[str, Any]:
     return config
 
 
-def _constraint_config(constraint: Constraint) -> dict[str, Any] | str:
-    if constraint.equals is not None:
-        return constraint.equals
-    return {"min": constraint.min, "max": constraint.max, "target": constraint.target}
+def _constraints_config(constraints: Sequence[Constraint]) -> dict[str, Any]:
+    config: dict[str, Any] = {
+        c.metric: {"min": c.min, "max": c.max, "target": c.target}
+        for c in constraints
+        if c.equals is None
+    }
+    formats = [c.equals for c in constraints if c.equals is not None]
+    if formats:
+        config["exportable"] = formats[0] if len(formats) == 1 else formats
+    return config
 
 
 def _json(model: BaseModel) -> dict[str, Any]:

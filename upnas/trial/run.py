@@ -1,7 +1,4 @@
-"""One trial: measure, refuse or train rung by rung, score, record.
-
-``run_trial`` is a plain function without Ray or Optuna: a debugger works in it, and a fake one
-tests the whole search in seconds.
+"""One trial from its request to its final record.
 
 A candidate is one network whatever the number of targets: upsamplers that pick by resolution are
 fixed to the arm for the input of the first target, and as that network the candidate is trained,
@@ -10,42 +7,30 @@ scored and measured on every target.
 
 from __future__ import annotations
 
-import copy
 import logging
 import os
 import platform
 import time
 import traceback
 from collections.abc import Iterator, Sequence
-from contextlib import ExitStack, contextmanager
+from contextlib import ExitStack
 from pathlib import Path
 from typing import Any
 
 import torch
-from torch import Tensor, nn
+from torch import nn
 
 from upnas.artifacts import network_dc_gain_spread
+from upnas.errors import BusyDeviceError
 from upnas.front import BELOW_TRIVIAL
-from upnas.measure.costs import check_target, measure_costs
-from upnas.measure.gate import DeviceGate
-from upnas.measure.latency import measure_arm_costs, measure_reference
+from upnas.measure.gate import DeviceGate, StudyGates
+from upnas.measure.latency import measure_arm_costs
+from upnas.measure.runtimes import RUNTIMES
+from upnas.measure.stage_table import OfOneInput
+from upnas.measure.targets import check_target
 from upnas.models import build_model
-from upnas.records import (
-    Candidate,
-    Constraint,
-    Costs,
-    Origin,
-    Quality,
-    Record,
-    RungResult,
-    Target,
-    TargetReference,
-    TaskSignature,
-    TrialRecord,
-    TrialState,
-)
-from upnas.space import TrainingConfig
-from upnas.tasks import TaskConfig, build_task
+from upnas.records import Quality, RungResult, Target, TrialRecord, TrialState
+from upnas.tasks import build_task
 from upnas.tasks.base import DC_GAIN_SPREAD
 from upnas.training import (
     NanLossError,
@@ -54,76 +39,23 @@ from upnas.training import (
     load_checkpoint,
     save_checkpoint,
 )
-from upnas.upsamplers import Upsampler, collapse, pin, selectors
+from upnas.trial.costing import (
+    candidate_costs,
+    gates_of,
+    measure_references,
+    measure_stage_tables,
+    refusal,
+)
+from upnas.trial.spec import Preparation, TrialRequest, TrialSpec
+from upnas.upsamplers import pin, selectors
 
 logger = logging.getLogger(__name__)
 
 
-class TrialSpec(Record):
-    """What all trials of a study share.
-
-    Attributes:
-        task: Data, loss and metrics.
-        signature: Channels in and out of the networks, and the scale.
-        training: Optimiser, batch and length of an epoch.
-        rungs: Epochs trained at each rung, increasing; the last is the full training.
-        targets: Where costs are measured, at least one; the first decides for upsamplers that
-            pick by resolution.
-        constraints: Limits; a candidate whose costs violate one never trains. Those on quality
-            are judged from the records.
-        reference: The network that every candidate is timed in pairs with.
-        references: Its own time on each target, from :func:`prepare_study`.
-        trivial_quality: What the task's trivial baseline scores, likewise.
-        main_metric: The quality metric that is compared with the trivial baseline's.
-        maximize_main: Whether more of it is better.
-        checkpoints: Folder of the rung checkpoints; None keeps none.
-        num_threads: Compute threads of a trial; measurements have their target's.
-    """
-
-    task: TaskConfig
-    signature: TaskSignature
-    training: TrainingConfig
-    rungs: tuple[int, ...]
-    targets: tuple[Target, ...]
-    constraints: tuple[Constraint, ...]
-    reference: Candidate
-    references: tuple[TargetReference, ...] = ()
-    trivial_quality: Quality = ()
-    main_metric: str
-    maximize_main: bool = True
-    checkpoints: Path | None = None
-    num_threads: int = 1
-
-
-class TrialRequest(Record):
-    """One trial to run.
-
-    Attributes:
-        number: Of the trial in its study.
-        candidate: What to train.
-        seed: Of the initial weights, the data order and everything random in the network.
-        origin: Who asked for it.
-        baseline: The baseline's name, for baselines.
-        known_costs: Costs of the same candidate from an earlier trial; they are not measured again.
-    """
-
-    number: int
-    candidate: Candidate
-    seed: int
-    origin: Origin = "sampler"
-    baseline: str | None = None
-    known_costs: tuple[Costs, ...] = ()
-
-
-class Preparation(Record):
-    """What a study measures once, before its first trial."""
-
-    references: tuple[TargetReference, ...]
-    trivial_quality: Quality
-
-
 def prepare_study(spec: TrialSpec, gate: DeviceGate) -> Preparation:
     """Time the reference network on every target, and score the task's trivial baseline.
+
+    Where latencies are to be predicted, the stages are timed as well.
 
     Args:
         spec: The study; its ``references`` and ``trivial_quality`` are not read.
@@ -135,16 +67,16 @@ def prepare_study(spec: TrialSpec, gate: DeviceGate) -> Preparation:
     """
     for target in spec.targets:
         check_target(target)
-    gates = _Gates(spec.targets, gate)
+    gates = gates_of(spec, gate)
     with gates.shared():
         # With the pretrained weights: they are fetched now or the study fails now.
         reference = build_model(spec.reference, spec.signature).eval()
         trivial = build_task(spec.task).trivial_quality("validation")
-    references = []
-    for target in spec.targets:
-        with gates.of(target).exclusive():
-            references.append(measure_reference(reference.to(target.device), target))
-    return Preparation(references=tuple(references), trivial_quality=tuple(trivial.items()))
+    return Preparation(
+        references=measure_references(spec, reference, gates),
+        trivial_quality=tuple(trivial.items()),
+        stage_tables=measure_stage_tables(spec, gates),
+    )
 
 
 def run_trial(request: TrialRequest, spec: TrialSpec, gate: DeviceGate) -> TrialRecord:
@@ -167,6 +99,9 @@ def iterate_trial(
         spec: The study, with the results of :func:`prepare_study`.
         gate: The gate of the first target's device.
     """
+    if request.finished is not None:
+        yield _with_all_costs(request.finished, spec, gate)
+        return
     record = TrialRecord(
         number=request.number,
         candidate=request.candidate,
@@ -181,7 +116,7 @@ def iterate_trial(
         finished_s=time.time(),
         worker=f"{platform.node()}:{os.getpid()}",
     )
-    phases = _phases(record, spec, gate)
+    phases = _phases(record, request, spec, gate)
     while not record.is_final:
         try:
             with compute_threads(spec.num_threads):
@@ -202,6 +137,8 @@ def _failed(record: TrialRecord, error: Exception) -> TrialRecord:
 def _reason(error: Exception) -> str:
     if isinstance(error, NanLossError):
         return "nan_loss"
+    if isinstance(error, BusyDeviceError):
+        return "device_busy"
     # torch reports an exhausted host allocator as a plain RuntimeError.
     is_host_memory = isinstance(error, RuntimeError) and "can't allocate memory" in str(error)
     if is_host_memory or isinstance(error, (torch.OutOfMemoryError, MemoryError)):
@@ -213,9 +150,11 @@ def _updated(record: TrialRecord, **changes: Any) -> TrialRecord:
     return record.model_copy(update={"finished_s": time.time(), **changes})
 
 
-def _phases(record: TrialRecord, spec: TrialSpec, gate: DeviceGate) -> Iterator[TrialRecord]:
+def _phases(
+    record: TrialRecord, request: TrialRequest, spec: TrialSpec, gate: DeviceGate
+) -> Iterator[TrialRecord]:
     """The records of a trial in which nothing fails; the last one is final."""
-    gates = _Gates(spec.targets, gate)
+    gates = gates_of(spec, gate)
     path = _checkpoint_path(record, spec)
     saved = load_checkpoint(path) if path is not None else None
     if saved is not None:
@@ -224,9 +163,17 @@ def _phases(record: TrialRecord, spec: TrialSpec, gate: DeviceGate) -> Iterator[
     with gates.shared():
         model = build_model(record.candidate, spec.signature, seed=record.seed)
     if not record.costs:
-        record = _updated(record, costs=_measure(model, spec, gates))
-    if violation := violated(record.costs, spec.constraints):
-        yield _updated(record, state=TrialState.REFUSED, reason="constraint", detail=violation)
+        costs = candidate_costs(
+            record.candidate,
+            model,
+            spec,
+            gates,
+            targets=spec.decisive_targets,
+            predicted=request.predicted,
+        )
+        record = _updated(record, costs=costs)
+    if (why := refusal(record.costs, spec.constraints)) is not None:
+        yield _updated(record, state=TrialState.REFUSED, reason=why[0], detail=why[1])
         return
     yield record
 
@@ -246,7 +193,7 @@ def _phases(record: TrialRecord, spec: TrialSpec, gate: DeviceGate) -> Iterator[
 
 
 def _fix_choices(
-    model: nn.Module, spec: TrialSpec, gates: _Gates, known: dict[str, list[float]] | None
+    model: nn.Module, spec: TrialSpec, gates: StudyGates, known: dict[str, list[float]] | None
 ) -> dict[str, list[float]]:
     """Pin upsamplers that pick by resolution, and tell learned selectors what their arms cost.
 
@@ -269,37 +216,27 @@ def _fix_choices(
         if known is not None:
             arm_costs[name] = known[name]
         else:
-            shape = (target.batch, selector.channels, *selector.pinned)
-            arms = [
-                _OfOneInput(arm, shape).to(target.device).eval() for arm in selector.alternatives()
-            ]
-            with gates.of(target).exclusive():
-                arm_costs[name] = measure_arm_costs(arms, shape, target)
+            shape = (selector.channels, *selector.pinned)
+            of_stage = target.model_copy(update={"input": shape})
+            arms = [OfOneInput(arm, of_stage.input_shape) for arm in selector.alternatives()]
+            arm_costs[name] = _time_arms(arms, of_stage, gates)
         selector.set_arm_costs(selector.pinned, arm_costs[name])
     return arm_costs
 
 
-class _OfOneInput(nn.Module):
-    """A copy of an upsampler with a fixed guide, if it needs one."""
-
-    guide: Tensor | None
-
-    def __init__(self, upsampler: Upsampler, shape: tuple[int, ...]):
-        super().__init__()
-        self.upsampler = copy.deepcopy(upsampler)
-        guide = None
-        if upsampler.guided:
-            sides = (side * upsampler.scale_factor for side in shape[2:])
-            guide = torch.zeros(shape[0], upsampler.guide_channels, *sides)
-        self.register_buffer("guide", guide)
-
-    def forward(self, x: Tensor) -> Tensor:
-        """(B, C, H, W) -> (B, C_out, s*H, s*W)."""
-        y: Tensor = self.upsampler(x, guide=self.guide)
-        return y
+def _time_arms(arms: Sequence[nn.Module], target: Target, gates: StudyGates) -> list[float]:
+    """Milliseconds of modules that take the target's input."""
+    runtime = RUNTIMES[target.runtime]
+    with ExitStack() as stack:
+        with gates.shared():
+            sessions = [stack.enter_context(runtime.session(arm, target)) for arm in arms]
+        with gates.of(target.device).exclusive():
+            return measure_arm_costs(sessions, target)
 
 
-def _make_trainer(model: nn.Module, record: TrialRecord, spec: TrialSpec, gates: _Gates) -> Trainer:
+def _make_trainer(
+    model: nn.Module, record: TrialRecord, spec: TrialSpec, gates: StudyGates
+) -> Trainer:
     with gates.shared():
         task = build_task(spec.task)
     steps_per_epoch = spec.training.steps_per_epoch or task.steps_per_epoch(spec.training.batch)
@@ -335,7 +272,9 @@ def _quality(trainer: Trainer, spec: TrialSpec) -> Quality:
     return tuple(sorted(scores.items()))
 
 
-def _complete(record: TrialRecord, trainer: Trainer, spec: TrialSpec, gates: _Gates) -> TrialRecord:
+def _complete(
+    record: TrialRecord, trainer: Trainer, spec: TrialSpec, gates: StudyGates
+) -> TrialRecord:
     """The final record: test quality, flags, and the costs of the arms that selectors took."""
     changes: dict[str, Any] = {
         "state": TrialState.COMPLETE,
@@ -344,15 +283,49 @@ def _complete(record: TrialRecord, trainer: Trainer, spec: TrialSpec, gates: _Ga
     }
     if selectors(trainer.model):
         # Which arm a learned selector takes is known only now, and with it what it costs.
-        costs = _measure(trainer.model, spec, gates)
+        costs = candidate_costs(
+            record.candidate, trainer.model, spec, gates, targets=spec.decisive_targets
+        )
         changes["costs"] = costs
-        if violation := violated(costs, spec.constraints):
+        if (why := refusal(costs, spec.constraints)) is not None:
             changes |= {
                 "state": TrialState.REFUSED,
-                "reason": "constraint",
-                "detail": f"after training: {violation}",
+                "reason": why[0],
+                "detail": f"after training: {why[1]}",
             }
     return _updated(record, **changes)
+
+
+def _with_all_costs(record: TrialRecord, spec: TrialSpec, gate: DeviceGate) -> TrialRecord:
+    """A complete record with measured costs on every target; as it is where that fails."""
+    gates = gates_of(spec, gate)
+    measured = {costs.target: costs for costs in record.costs if costs.is_measured}
+    missing = [target for target in spec.targets if target.name not in measured]
+    try:
+        with gates.shared():
+            model = _trained_model(record, spec)
+        if model is None:
+            return record
+        found = candidate_costs(record.candidate, model, spec, gates, targets=missing)
+    except Exception:
+        logger.warning("Trial %d keeps the costs that it has.", record.number, exc_info=True)
+        return record
+    by_target = measured | {costs.target: costs for costs in found}
+    costs = tuple(by_target[target.name] for target in spec.targets)
+    return _updated(record, costs=costs)
+
+
+def _trained_model(record: TrialRecord, spec: TrialSpec) -> nn.Module | None:
+    """The network that would ship; None where its selectors' choices are not known any more."""
+    model = build_model(record.candidate, spec.signature, seed=record.seed)
+    path = _checkpoint_path(record, spec)
+    saved = load_checkpoint(path) if path is not None else None
+    if saved is not None:
+        model.load_state_dict(saved["trainer"]["model"])
+    elif selectors(model):
+        return None
+    pin(model, torch.zeros(1, *spec.targets[0].input))
+    return model
 
 
 def _flags(record: TrialRecord, spec: TrialSpec) -> tuple[str, ...]:
@@ -364,79 +337,7 @@ def _flags(record: TrialRecord, spec: TrialSpec) -> tuple[str, ...]:
     return () if is_better else (BELOW_TRIVIAL,)
 
 
-def _measure(model: nn.Module, spec: TrialSpec, gates: _Gates) -> tuple[Costs, ...]:
-    """The costs, on every target, of the network that would ship."""
-    reference = build_model(spec.reference, spec.signature, load_pretrained=False)
-    formats = tuple(c.equals for c in spec.constraints if c.equals is not None)
-    reference_ms = {known.target: known.latency_ms for known in spec.references}
-    device = next(model.parameters()).device
-    with gates.shared():
-        shipped = collapse(model, torch.zeros(1, *spec.targets[0].input, device=device))
-    # Trained in channels_last, timed in torch's default layout.
-    shipped = shipped.to("cpu", memory_format=torch.contiguous_format)  # type: ignore[call-overload]
-    return tuple(
-        measure_costs(
-            shipped,
-            target,
-            reference=reference,
-            reference_ms=reference_ms[target.name],
-            gate=gates.of(target),
-            export_formats=formats,
-        )
-        for target in spec.targets
-    )
-
-
-def violated(costs: tuple[Costs, ...], constraints: tuple[Constraint, ...]) -> str | None:
-    """The first constraint that the costs violate, in words; None if they satisfy all.
-
-    Constraints on quality say nothing here.
-    """
-    for constraint in constraints:
-        if constraint.is_on_quality:
-            continue
-        name = constraint.target or costs[0].target
-        on_target = next(known for known in costs if known.target == name)
-        if constraint.equals is not None:
-            outcome = dict(on_target.exportable).get(constraint.equals, "not probed")
-            if outcome != "ok":
-                return f"not exportable as {constraint.equals}: {outcome}"
-            continue
-        value = float(getattr(on_target, constraint.metric))
-        if constraint.max is not None and value > constraint.max:
-            return f"{constraint.metric} {value:.4g} is above max {constraint.max:g} on {name}"
-        if constraint.min is not None and value < constraint.min:
-            return f"{constraint.metric} {value:.4g} is below min {constraint.min:g} on {name}"
-    return None
-
-
 def _checkpoint_path(record: TrialRecord, spec: TrialSpec) -> Path | None:
     if spec.checkpoints is None:
         return None
     return spec.checkpoints / f"{record.candidate.key}-s{record.seed}.pt"
-
-
-class _Gates:
-    """The gates of all devices that a study measures on: its trials compute inside all of them.
-
-    Args:
-        targets: The study's.
-        first: The gate of the first target's device.
-    """
-
-    def __init__(self, targets: Sequence[Target], first: DeviceGate):
-        devices = {target.device for target in targets} - {targets[0].device}
-        self._gates = {device: DeviceGate(device) for device in devices}
-        self._gates[targets[0].device] = first
-
-    def of(self, target: Target) -> DeviceGate:
-        """The gate of a target's device."""
-        return self._gates[target.device]
-
-    @contextmanager
-    def shared(self) -> Iterator[None]:
-        """Hold while computing."""
-        with ExitStack() as stack:
-            for device in sorted(self._gates):  # always in this order, or two studies could lock up
-                stack.enter_context(self._gates[device].shared())
-            yield

@@ -1,0 +1,218 @@
+"""The instrument: everything that a network costs on one target, in one record."""
+
+from __future__ import annotations
+
+import copy
+from collections.abc import Collection, Sequence
+from contextlib import ExitStack
+
+import torch
+from torch import nn
+
+from upnas.errors import TargetError
+from upnas.measure.device_memory import device_memory
+from upnas.measure.export import probe_candidate
+from upnas.measure.fingerprint import machine_fingerprint
+from upnas.measure.gate import StudyGates
+from upnas.measure.latency import (
+    DEFAULT_SETTINGS,
+    LatencySettings,
+    measure_latency,
+    measure_reference,
+)
+from upnas.measure.memory import (
+    num_parameters,
+    peak_memory_bytes,
+    training_peak_memory_bytes,
+)
+from upnas.measure.numerics import output_error
+from upnas.measure.process_memory import ProcessRuntime, process_peak_rss_mib
+from upnas.measure.runtimes import RUNTIMES, Session, random_input
+from upnas.measure.runtimes.base import DTYPES, ExportedSession
+from upnas.measure.targets import check_target
+from upnas.records import (
+    OPTIONAL_COSTS,
+    Costs,
+    DeviceMemory,
+    Latency,
+    PredictedLatency,
+    Target,
+    TargetReference,
+)
+
+
+class Instrument:
+    """Measures networks on one target, in pairs with one reference network.
+
+    Keeps the reference ready on the target, which may have taken a compilation: make one per
+    target and process, and hold on to it.
+
+    Args:
+        reference: The study's reference network; takes (batch, *target.input).
+        target: Where to measure.
+
+    Raises:
+        TargetError: If this machine cannot serve the target.
+    """
+
+    def __init__(self, reference: nn.Module, target: Target):
+        check_target(target)
+        self.target = target
+        self.machine = machine_fingerprint(target)
+        self._reference = reference.eval()
+        self._runtime = RUNTIMES[target.runtime]
+        self._open = ExitStack()
+        self._ready: Session | None = None
+
+    def close(self) -> None:
+        """Let go of the reference."""
+        self._open.close()
+        self._ready = None
+
+    def time_reference(self, gates: StudyGates) -> TargetReference:
+        """Time the reference alone, once for a study.
+
+        Raises:
+            TargetError: If the target cannot run the reference.
+        """
+        try:
+            session = self._reference_session(gates)
+        except Exception as error:
+            raise TargetError(
+                f"Target {self.target.name!r}: runtime {self.target.runtime!r} cannot run the "
+                f"reference network: {_first_line(error)}."
+            ) from error
+        with gates.of(self.target.device).exclusive():
+            return measure_reference(session, self.target, machine=self.machine)
+
+    def measure(
+        self,
+        model: nn.Module,
+        calm: TargetReference,
+        gates: StudyGates,
+        *,
+        export_formats: Sequence[str] = (),
+        optional: Collection[str] = OPTIONAL_COSTS,
+        settings: LatencySettings = DEFAULT_SETTINGS,
+    ) -> Costs:
+        """Measure a network.
+
+        Works on copies in eval mode: the network is not changed, and may lie on any device. The
+        device is held exclusively while the network is timed, and not longer.
+
+        Args:
+            model: Takes (batch, *target.input).
+            calm: From :meth:`time_reference`.
+            gates: Of the devices of the study.
+            export_formats: Formats to probe, see :mod:`upnas.measure.export`.
+            optional: Which of ``OPTIONAL_COSTS`` to work out.
+            settings: Precision and effort of the latency.
+
+        Raises:
+            BusyDeviceError: If the settings are strict and other programs used the device.
+            torch.OutOfMemoryError: If the network does not fit on the device.
+        """
+        with gates.shared():
+            costs = self.without_latency(model, export_formats=export_formats, optional=optional)
+        with ExitStack() as stack:
+            try:
+                with gates.shared():
+                    session = stack.enter_context(self._runtime.session(model, self.target))
+                    error = self._output_error(model, session)
+            except (torch.OutOfMemoryError, MemoryError):
+                raise
+            except Exception as reason:  # whatever a runtime raises is the answer
+                return costs.model_copy(update={"unserved": _first_line(reason)})
+            rss = None
+            if "process_peak_rss_mib" in optional and isinstance(session, ExportedSession):
+                with gates.shared():
+                    rss = self._process_memory(session)
+            latency, memory = self._time(session, calm, gates, settings)
+        return costs.model_copy(
+            update={
+                "latency": latency,
+                "device_memory": memory,
+                "output_error": error,
+                "process_peak_rss_mib": rss,
+            }
+        )
+
+    def predicted(
+        self,
+        model: nn.Module,
+        latency: PredictedLatency,
+        gates: StudyGates,
+        *,
+        export_formats: Sequence[str] = (),
+        optional: Collection[str] = (),
+    ) -> Costs:
+        """The costs with a latency that was predicted: nothing runs on the device."""
+        with gates.shared():
+            costs = self.without_latency(model, export_formats=export_formats, optional=optional)
+        return costs.model_copy(update={"predicted": latency})
+
+    def without_latency(
+        self, model: nn.Module, *, export_formats: Sequence[str], optional: Collection[str]
+    ) -> Costs:
+        """What needs no forward on the target; hold the gates in shared mode."""
+        dtype = DTYPES[self.target.dtype]
+        shape = self.target.input_shape
+        cast = model if dtype is torch.float32 else _cast(model, dtype)
+        training = None
+        if "training_peak_memory_mib" in optional:
+            training = training_peak_memory_bytes(cast, shape, dtype=dtype) / 2**20
+        outcomes = probe_candidate(model, shape, export_formats, reference=self._reference)
+        return Costs(
+            target=self.target.name,
+            peak_memory_mib=peak_memory_bytes(cast, shape, dtype=dtype) / 2**20,
+            training_peak_memory_mib=training,
+            num_parameters=num_parameters(model),
+            exportable=tuple(outcomes.items()),
+            machine=self.machine,
+        )
+
+    def _reference_session(self, gates: StudyGates) -> Session:
+        if self._ready is None:
+            with gates.shared():
+                session = self._runtime.session(self._reference, self.target)
+                self._ready = self._open.enter_context(session)
+        return self._ready
+
+    def _output_error(self, model: nn.Module, session: Session) -> float:
+        """How far the target's output is from eager float32 on the CPU."""
+        exact = copy.deepcopy(model).float().cpu().eval()
+        with torch.inference_mode():
+            expected = exact(random_input(self.target.input_shape))
+        return output_error(session.output(), expected)
+
+    def _process_memory(self, session: ExportedSession) -> float | None:
+        """Of a fresh process; None for a runtime on a GPU, whose memory is not the process's."""
+        if self.target.device != "cpu":
+            return None
+        runtime: ProcessRuntime = "openvino" if self.target.runtime == "openvino" else "onnxruntime"
+        return process_peak_rss_mib(
+            session.program, self.target.input_shape, self.target.threads, runtime
+        )
+
+    def _time(
+        self,
+        session: Session,
+        calm: TargetReference,
+        gates: StudyGates,
+        settings: LatencySettings,
+    ) -> tuple[Latency, DeviceMemory | None]:
+        memory, reference = None, self._reference_session(gates)
+        with gates.of(self.target.device).exclusive():
+            latency = measure_latency(session, reference, self.target, calm=calm, settings=settings)
+            if self.target.device == "cuda":
+                memory = device_memory(session.run, self.target.device)
+        return latency, memory
+
+
+def _cast(model: nn.Module, dtype: torch.dtype) -> nn.Module:
+    return copy.deepcopy(model).to(dtype)
+
+
+def _first_line(error: Exception) -> str:
+    lines = str(error).strip().splitlines() or [""]
+    return f"{type(error).__name__}: {lines[0][:300]}"
