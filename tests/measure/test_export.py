@@ -11,13 +11,14 @@ import torch.nn.functional as F
 from torch import Tensor, nn
 
 from upnas.errors import TargetError
+from upnas.measure import export
 from upnas.measure.export import NEEDED_PACKAGES, probe_export
 
 needs_onnx = pytest.mark.skipif(
     any(importlib.util.find_spec(name) is None for name in NEEDED_PACKAGES["onnx"]),
     reason="needs onnx, onnxscript and onnxruntime (pip install upnas[onnx])",
 )
-FORMATS = ["torch_export", pytest.param("onnx", marks=needs_onnx)]
+FORMATS = ["torch_export", pytest.param("onnx", marks=needs_onnx), "compile"]
 
 
 class Decoder(nn.Module):
@@ -34,6 +35,24 @@ class Decoder(nn.Module):
 class ReadsValues(nn.Module):
     def forward(self, x: Tensor) -> Tensor:
         return x * 2 if x.sum().item() > 0 else x
+
+
+class Prints(nn.Module):
+    def forward(self, x: Tensor) -> Tensor:
+        print("breaks the graph")  # noqa: T201
+        return x * 2
+
+
+class Apart(nn.Module):
+    """Has a part that the compiler is to leave alone."""
+
+    @torch.compiler.disable  # type: ignore[untyped-decorator]
+    def part(self, x: Tensor) -> Tensor:
+        return x * 2
+
+    def forward(self, x: Tensor) -> Tensor:
+        y: Tensor = self.part(x)
+        return y + 1
 
 
 class Eigenvalues(nn.Module):
@@ -64,14 +83,37 @@ def test_a_network_that_exports(format: str) -> None:
     [
         ("torch_export", ReadsValues(), "Could not guard on data-dependent expression"),
         pytest.param("onnx", Eigenvalues(), "aten._linalg_eigh", marks=needs_onnx),
+        ("compile", ReadsValues(), "Could not guard on data-dependent expression"),
+        ("compile", Prints(), "Dynamo does not know how to trace builtin operator `print`"),
+        ("compile", Apart(), "it was wrapped with `torch.compiler.disable`"),
     ],
-    ids=["torch_export", "onnx"],
+    ids=["torch_export", "onnx", "item", "print", "disabled"],
 )
 def test_a_network_that_does_not_export_says_why(format: str, net: nn.Module, why: str) -> None:
     reason = probe_export(net, (1, 3, 8, 8), format)
     assert why in reason
     assert "\n" not in reason
     assert len(reason) < 300
+
+
+def test_any_number_of_networks_compiles_in_one_process() -> None:
+    """Dynamo gives up on code that it compiled often."""
+    limit = torch._dynamo.config.recompile_limit
+    outcomes = [
+        probe_export(nn.Conv2d(1, n, 1), (1, 1, 4, 4), "compile") for n in range(1, limit + 3)
+    ]
+    assert set(outcomes) == {"ok"}
+
+
+def test_a_network_that_does_not_fit_into_memory_is_no_verdict(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    def fail(model: nn.Module, x: Tensor) -> Tensor:
+        raise MemoryError
+
+    monkeypatch.setattr(export, "EXPORTERS", {"compile": fail})
+    with pytest.raises(MemoryError):
+        probe_export(Decoder(), (1, 3, 8, 8), "compile")
 
 
 @pytest.mark.parametrize("format", FORMATS)

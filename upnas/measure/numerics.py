@@ -36,4 +36,4 @@ def output_error(actual: Tensor, expected: Tensor) -> float:
         return 0.0
     if not e.any():
         raise ValueError(f"The output should be zero everywhere; its L2 norm is {error:.2g}.")
-    return error / torch.linalg.vector_norm(e).item()
+    return float(error / torch.linalg.vector_norm(e).item())
