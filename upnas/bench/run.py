@@ -25,9 +25,9 @@ from upnas.bench.records import (
 from upnas.bench.rounds import ColdDeviceClock, sample_rounds
 from upnas.bench.shapes import Job
 from upnas.measure.clocks import Clock, clock_for
-from upnas.measure.costs import check_target
 from upnas.measure.environment import describe_environment
 from upnas.measure.gate import DeviceGate
+from upnas.measure.targets import check_target
 from upnas.records import StageChoice, Target
 from upnas.upsamplers import Upsampler
 
