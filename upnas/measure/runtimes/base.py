@@ -30,11 +30,14 @@ class Session(ABC):
 
     @abstractmethod
     def run(self) -> object:
-        """Run one forward. On a GPU it may return before the forward has ended."""
+        """Run one forward, under the target's conditions (see ``interleave.conditions_of``).
+
+        On a GPU it may return before the forward has ended.
+        """
 
     @abstractmethod
     def output(self) -> Tensor:
-        """Return the result of one forward, float32 and contiguous on the CPU."""
+        """Return the result of one forward, float32 and contiguous on the CPU, from anywhere."""
 
 
 class ExportedSession(Session):
