@@ -12,8 +12,8 @@ import pytest
 
 from report.fake_study import HOSTILE, fake_trials, make_candidate, make_header, make_trial
 from upnas.errors import StudyError
-from upnas.front import summarise
-from upnas.records import StudyHeader, TrialRecord
+from upnas.front import StudySummary, summarise
+from upnas.records import Conditions, StudyHeader, TargetReference, TrialRecord
 from upnas.report import read_summary, write_report
 from upnas.report.html import report_html, script_json
 from upnas.report.markdown import report_markdown
@@ -214,6 +214,35 @@ def test_hypervolume_comes_with_its_reference_point() -> None:
     assert "worst baseline" in text
     assert "worst baseline" not in hypervolume_line(SUMMARY)
     assert "No hypervolume yet" in hypervolume_note(summarise(make_header(), []))
+
+
+def with_costs(**changes: object) -> StudySummary:
+    """The fake study, the first trial's costs and their latency changed."""
+    trials = fake_trials()
+    (costs,) = trials[0].costs
+    assert costs.latency is not None
+    fields = {name: changes.pop(name) for name in ("machine", "predicted") if name in changes}
+    latency = costs.latency.model_copy(update=changes)
+    costs = costs.model_copy(update={"latency": latency} | fields)
+    trials[0] = trials[0].model_copy(update={"costs": (costs,)})
+    reference = TargetReference(target="laptop", latency_ms=11.0, machine="aa")
+    return summarise(make_header(references=(reference,)), trials[:1])
+
+
+def test_cost_notes_say_how_far_latencies_are_to_be_trusted() -> None:
+    summary = with_costs(
+        rejected=("reference drifted 14 %", "interval +-5.0 %"),
+        unsteady="reference spread 40 %",
+        conditions=Conditions(foreign_cpus=0.75),
+        machine="bb",
+    )
+    note = cost_notes(summary)[0]
+    assert "1 measurement, 2 blocks rejected and measured anew, 1 unsteady to the end." in note
+    assert "other programs kept 0.75 CPUs busy in the median, 0.75 at most" in note
+    assert "1 candidate ran on another kind of machine than the reference" in note
+    calm = cost_notes(with_costs(machine="aa"))[0]
+    assert "another kind of machine" not in calm
+    assert "0 blocks rejected" in calm
 
 
 def test_cost_notes_name_the_clock_that_was_used() -> None:

@@ -8,8 +8,15 @@ from collections.abc import Iterator
 
 from upnas.front import StudySummary
 from upnas.prediction import Audit, LatencyModel, Observation
-from upnas.records import Constraint, StageTable, Target, TrialRecord
-from upnas.report.words import axis_title, format_number, plural, unit, with_unit
+from upnas.records import Constraint, StageTable, TrialRecord
+from upnas.report.words import (
+    axis_title,
+    format_number,
+    plural,
+    target_words,
+    unit,
+    with_unit,
+)
 
 
 def facts(summary: StudySummary) -> tuple[tuple[str, str], ...]:
@@ -23,7 +30,7 @@ def facts(summary: StudySummary) -> tuple[tuple[str, str], ...]:
         ("Stages, deepest first", ", ".join(header.stages)),
         ("Objectives", "; ".join(map(axis_title, header.objectives))),
         ("Constraints", "; ".join(map(_constraint, header.constraints)) or "none"),
-        ("Targets", "; ".join(map(_target, header.targets)) or "none"),
+        ("Targets", "; ".join(f"{t.name}: {target_words(t)}" for t in header.targets) or "none"),
         ("Search", _budget(summary)),
         ("Machine", ", ".join(machine)),
         ("Platform", f"{environment.platform}, Python {environment.python}"),
@@ -122,6 +129,15 @@ def _measured(summary: StudySummary) -> Iterator[str]:
             f"Meanwhile other programs kept {statistics.median(loads):.2f} CPUs busy in the "
             f"median, {max(loads):.2f} at most."
         )
+    machines = {one.target: one.machine for one in summary.header.references}
+    num_elsewhere = sum(
+        costs.machine != (machines.get(costs.target) or costs.machine) for costs in known
+    )
+    if num_elsewhere:
+        yield (
+            f"{plural(num_elsewhere, 'candidate')} ran on another kind of machine than the "
+            "reference at the beginning: ratios still compare, their milliseconds do not."
+        )
     num_predicted = sum(costs.predicted is not None for costs in known)
     for table in summary.header.stage_tables:
         audit = _audit(summary, table)
@@ -164,12 +180,6 @@ def _constraint(constraint: Constraint) -> str:
         f"<= {constraint.max:g}" if constraint.max is not None else "",
     ]
     return f"{constraint.metric}{where} {' and '.join(filter(None, limits))}"
-
-
-def _target(target: Target) -> str:
-    shape = " x ".join(map(str, (target.batch, *target.input)))
-    threads = f", {plural(target.threads, 'thread')}" if target.device == "cpu" else ""
-    return f"{target.name}: {target.device}{threads}, {target.runtime}, {target.dtype}, {shape}"
 
 
 def _budget(summary: StudySummary) -> str:

@@ -8,7 +8,7 @@ from collections.abc import Iterable
 from typing import Final
 
 from upnas.front import Estimate
-from upnas.records import COST_METRICS, Objective
+from upnas.records import COST_METRICS, Objective, Target
 
 PLUS_MINUS: Final = "\N{PLUS-MINUS SIGN}"
 TIMES: Final = "\N{MULTIPLICATION SIGN}"
@@ -42,6 +42,20 @@ def metric_words(metric: str) -> str:
         if suffix.startswith("_"):
             metric = metric.removesuffix(suffix)
     return metric.replace("_", " ")
+
+
+def target_words(target: Target) -> str:
+    """A target without its name: ``cpu, 1 thread, eager, float32, 1 x 3 x 256 x 256``.
+
+    The memory format is named where it is not contiguous, threads where the device is the CPU.
+    """
+    parts = [target.device]
+    if target.device == "cpu":
+        parts.append(plural(target.threads, "thread"))
+    parts += [target.runtime, target.dtype]
+    if target.memory_format != "contiguous":
+        parts.append(target.memory_format)
+    return ", ".join([*parts, " x ".join(map(str, target.input_shape))])
 
 
 def axis_title(objective: Objective) -> str:
