@@ -101,12 +101,13 @@ def test_another_input_size_is_not_compiled_into_general_code() -> None:
             assert session.output().shape[2:] == target.input[1:]
             # Code for one size refuses another one.
             assert isinstance(session, compiled.CompiledSession)
+            other = torch.zeros(1, 3, 11, 11)
             with (
                 conditions_of(target),
                 torch.compiler.set_stance("fail_on_recompile"),
                 pytest.raises(RuntimeError, match="recompile"),
             ):
-                session._forward(torch.zeros(1, 3, 11, 11))
+                session._forward(other)
 
 
 class KeepsItsGrid(nn.Module):
