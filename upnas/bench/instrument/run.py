@@ -45,6 +45,7 @@ from upnas.upsamplers import collapse
 _EFFORT_MS: Final = 20.0
 _NUM_EFFORT: Final = 5
 _NUM_WAITS: Final = 20
+_BETWEEN_WAITS_S: Final = 0.1
 _NUM_PREDICTED: Final = 10_000
 
 PARTS: Final = ("beside", "rivals", "prediction", "memory")
@@ -210,6 +211,7 @@ def _beside(bench: _Bench, truth: Sequence[float]) -> Beside:
         leased = _pass(bench, bench.candidates)
         waits = []
         for _ in range(_NUM_WAITS):
+            time.sleep(_BETWEEN_WAITS_S)  # or the trainings would still be waiting
             start = time.perf_counter()
             with bench.gates.of(device).exclusive():
                 waits.append(time.perf_counter() - start)
