@@ -9,9 +9,9 @@ from typing import Any
 import pytest
 import torch
 import torch.nn.functional as F
+from models.helpers import SEGMENTATION, unet
 from torch import Tensor, nn
 
-from tests.models.helpers import SEGMENTATION, unet
 from upnas.measure.memory import num_parameters, peak_memory_bytes
 from upnas.models import build_model
 

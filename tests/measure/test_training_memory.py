@@ -8,12 +8,12 @@ from typing import Any
 import pytest
 import torch
 import torch.nn.functional as F
+from models.helpers import SEGMENTATION, unet
 from torch import Tensor, nn
 from torch.multiprocessing.reductions import StorageWeakRef
 from torch.utils._python_dispatch import TorchDispatchMode
 from torch.utils._pytree import tree_leaves
 
-from tests.models.helpers import SEGMENTATION, unet
 from upnas.measure.memory import peak_memory_bytes, training_peak_memory_bytes
 from upnas.models import build_model
 from upnas.records import TaskSignature
