@@ -270,6 +270,22 @@ def test_strict_refuses_a_number_where_others_never_pause(monkeypatch: pytest.Mo
         measure_latency(model, reference, TARGET, calm=calm(), settings=strict, clock=clock)
 
 
+@pytest.mark.parametrize("foreign_cpus", [(0.9, 0.01), (0.01, 0.9)], ids=["first", "last"])
+def test_strict_takes_the_number_of_a_quiet_block_only(
+    monkeypatch: pytest.MonkeyPatch, foreign_cpus: tuple[float, float]
+) -> None:
+    reference, model = nets()
+    # The times are the same in both blocks, and no block's interval is narrow enough.
+    clock = FakeClock(
+        [reference, model], lambda index, number: 1.0 if index == 0 else (1.0, 1.5)[number // 2 % 2]
+    )
+    busy(monkeypatch, [*foreign_cpus, 0.4])  # block, block, the whole
+    strict = LatencySettings(is_strict=True, max_retries=1, max_pairs=30, budget_s=1e3)
+    latency = measure_latency(model, reference, TARGET, calm=calm(), settings=strict, clock=clock)
+    assert latency.rejected == ("other programs kept 0.90 CPUs busy",)
+    assert (latency.unsteady or "").startswith("interval +-")
+
+
 def test_a_quiet_device_is_watched_for(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr("upnas.measure.latency._WATCH_S", 0.0)
     busy(monkeypatch, [0.01, 1.5])

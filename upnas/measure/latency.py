@@ -19,7 +19,7 @@ import statistics
 import time
 from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
-from typing import Final
+from typing import Final, NamedTuple
 
 from upnas.errors import BusyDeviceError
 from upnas.measure.clocks import Clock, Timing, clock_for
@@ -34,6 +34,8 @@ logger = logging.getLogger(__name__)
 # The fewest pairs for which the order statistics give a 95 % interval; taken whatever the budget.
 _FEWEST_ROUNDS: Final = 6
 _WATCH_S: Final = 1.0
+# The kernel counts processor time in hundredths of a second: a shorter look sees load that is none.
+_SHORTEST_WATCH_S: Final = 0.2
 # A spread counts as widened above so many times what it was when the study began.
 _WIDENED: Final = 3.0
 
@@ -221,32 +223,53 @@ def measure_arm_costs(
     ]
 
 
+class _Block(NamedTuple):
+    """A rejected block of pairs."""
+
+    pairs: list[Pair]
+    objection: str
+    is_only_wide: bool = False
+    is_busy: bool = False
+
+
 def _take_blocks(
     timer: Interleaver, target: Target, judge: Judge, settings: LatencySettings
 ) -> _Outcome:
     """Measure blocks until one is accepted or the budgets are spent."""
-    blocks: list[tuple[list[Pair], str]] = []  # rejected, with the reason
+    blocks: list[_Block] = []
     joined: list[Pair] = []  # of the blocks that were only too short
     num_blocks = 1 + settings.max_retries
     end_s = timer.wall_s + num_blocks * settings.budget_s
     while len(blocks) < num_blocks and (not blocks or timer.wall_s < end_s):
-        watch = LoadWatch(target.device) if settings.is_strict else None
-        block = _measure_block(timer, settings)
-        busy = None if watch is None else disturbance(watch.read())
-        objection = busy or judge.objection(block)
-        if objection is None:
-            return _Outcome(block, tuple(reason for _, reason in blocks))
-        if busy is None and judge.is_only_wide(block):
-            joined += block
+        block = _take_block(timer, target, judge, settings)
+        if not block.objection:
+            return _Outcome(block.pairs, tuple(b.objection for b in blocks))
+        blocks.append(block)
+        if block.is_only_wide:
+            joined += block.pairs
             if judge.objection(joined) is None:
-                return _Outcome(joined, tuple(r for b, r in blocks if not judge.is_only_wide(b)))
-        blocks.append((block, objection))
-    if settings.is_strict and busy is not None:
-        raise _busy(target, busy)
+                return _Outcome(joined, tuple(b.objection for b in blocks if not b.is_only_wide))
+    candidates = [block for block in blocks if not block.is_busy]
+    if not candidates:
+        raise _busy(target, blocks[-1].objection)
     if joined:
-        blocks.append((joined, judge.objection(joined) or ""))
-    best, unsteady = min(blocks, key=lambda attempt: half_width(attempt[0]))
-    return _Outcome(best, tuple(r for b, r in blocks[:num_blocks] if b is not best), unsteady)
+        candidates.append(_Block(joined, judge.objection(joined) or ""))
+    best = min(candidates, key=lambda block: half_width(block.pairs))
+    rejected = tuple(block.objection for block in blocks if block is not best)
+    return _Outcome(best.pairs, rejected, best.objection)
+
+
+def _take_block(
+    timer: Interleaver, target: Target, judge: Judge, settings: LatencySettings
+) -> _Block:
+    """Measure a block and judge it; without an objection it is accepted."""
+    watch, start_s = LoadWatch(target.device), time.perf_counter()
+    pairs = _measure_block(timer, settings)
+    if settings.is_strict:
+        time.sleep(max(0.0, _SHORTEST_WATCH_S - (time.perf_counter() - start_s)))
+        if (reason := disturbance(watch.read())) is not None:
+            return _Block(pairs, reason, is_busy=True)
+    return _Block(pairs, judge.objection(pairs) or "", judge.is_only_wide(pairs))
 
 
 def _judge(settings: LatencySettings, calm: TargetReference) -> Judge:
