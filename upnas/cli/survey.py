@@ -12,9 +12,9 @@ from rich.text import Text
 
 from upnas.cli.tables import output_console, rich_table
 from upnas.prediction import LatencyModel, Observation, predict_costs
-from upnas.records import Candidate, Latency, StageTable, Survey, SurveyEntry, Target
+from upnas.records import Candidate, Latency, StageTable, Survey, SurveyEntry
 from upnas.report.table import Table
-from upnas.report.words import PLUS_MINUS, TIMES
+from upnas.report.words import PLUS_MINUS, TIMES, target_words
 
 _BARS: Final = " \u2581\u2582\u2583\u2584\u2585\u2586\u2587\u2588"
 _NUM_BINS: Final = 40
@@ -94,15 +94,6 @@ def predictions_csv(survey: Survey, table: StageTable, candidates: Sequence[Cand
         texts = [f"{value:.6g}" for value in (*latency, costs.peak_memory_mib)]
         writer.writerow([*names, *texts, costs.num_parameters])
     return buffer.getvalue()
-
-
-def target_words(target: Target) -> str:
-    """Device, runtime, dtype, layout, threads and input in one line."""
-    threads = f", {target.threads} thread{'s' if target.threads > 1 else ''}"
-    shape = f" {TIMES} ".join(map(str, target.input_shape))
-    layout = "" if target.memory_format == "contiguous" else f", {target.memory_format}"
-    device = target.device + (threads if target.device == "cpu" else "")
-    return f"{device}, {target.runtime}, {target.dtype}{layout}, {shape}"
 
 
 def survey_table(survey: Survey) -> Table:

@@ -20,6 +20,7 @@ from upnas.report import ReportPaths
 from upnas.report.overview import counts, hypervolume_line
 from upnas.report.table import UPSAMPLERS, Table, candidate_table, value_head
 from upnas.report.verdict import verdict
+from upnas.report.words import target_words
 from upnas.space import SpaceDescription
 from upnas.space.describe import StageDescription
 from upnas.store import Study
@@ -262,10 +263,7 @@ def _space_facts(description: SpaceDescription) -> dict[str, str]:
         + (f"at most {c.max:g}" if c.max is not None else "")
         for c in description.constraints
     )
-    targets = "; ".join(
-        f"{t.name} ({t.device}, {t.threads} threads, batch {t.batch}, {list(t.input)})"
-        for t in description.targets
-    )
+    targets = "; ".join(f"{t.name} ({target_words(t)})" for t in description.targets)
     return {
         "task": description.task,
         "encoder": description.encoder or "none",
