@@ -5,26 +5,22 @@ from __future__ import annotations
 import importlib
 import itertools
 import json
-import random
-import re
 import shlex
 import sys
-from collections.abc import Sequence
 from pathlib import Path
-from typing import TYPE_CHECKING, Annotated, Final
+from typing import TYPE_CHECKING, Annotated, Any, Final
 
 import typer
-from pydantic import BaseModel, ConfigDict, ValidationError
+from pydantic import ValidationError
 
-from upnas.errors import SpaceError, StudyError, TargetError, UpnasError, suggest_name
+from upnas.cli.candidates import chosen_candidates, chosen_target
+from upnas.errors import StudyError, TargetError
 from upnas.records import (
     Allocator,
-    Candidate,
     Device,
     DType,
     MemoryFormat,
     RuntimeName,
-    StageChoice,
     Survey,
     Target,
 )
@@ -35,10 +31,14 @@ if TYPE_CHECKING:
     from upnas.space import SearchSpace
 
 _MAX_PREDICTIONS: Final = 1_000_000
-_RANDOM: Final = re.compile(r"(\d+)\s*(?:random)?")
+#: What describes the target of --model; the targets of a space say it themselves.
+_OF_MODEL: Final = (
+    "input", "device", "runtime", "dtype", "memory_format", "allocator", "threads", "batch",
+)  # fmt: skip
 
 
 def measure(
+    context: typer.Context,
     space: Annotated[
         str | None,
         typer.Option(
@@ -107,13 +107,14 @@ def measure(
     )
     if (space is None) == (model is None):
         raise TargetError("upnas measure: give --space SPACE or --model PLACE, one of the two.")
+    if out is not None and not predict:
+        raise TargetError("--out holds predictions: give --predict as well, or leave it out.")
     if model is not None:
         if input is None or predict or candidate or target:
             raise TargetError(
                 "--model needs --input C,H,W, and goes without --candidate, --target and --predict."
             )
-        where = Target(
-            name="here",
+        where = _target(
             device=device,
             threads=threads,
             batch=batch,
@@ -128,6 +129,7 @@ def measure(
         from upnas.space import load_space
 
         assert space is not None
+        _refuse_options_of_model(context)
         loaded = load_space(space)
         wanted = chosen_candidates(loaded, candidate or (), seed)
         survey = survey_candidates(loaded, chosen_target(loaded, target), wanted, options)
@@ -139,6 +141,30 @@ def measure(
         typer.echo(json.dumps(survey_json(survey)))
     else:
         show_survey(survey)
+
+
+def _target(**fields: Any) -> Target:
+    """The target that the options describe.
+
+    Raises:
+        TargetError: If they contradict each other.
+    """
+    try:
+        return Target(name="here", **fields)
+    except ValidationError as error:
+        reason = error.errors()[0]["msg"].removeprefix("Value error, ")
+        raise TargetError(f"upnas measure --model: {reason}") from error
+
+
+def _refuse_options_of_model(context: typer.Context) -> None:
+    """Options that would be ignored are not: the numbers would be of something else."""
+    for name in _OF_MODEL:
+        source = context.get_parameter_source(name)
+        if source is not None and source.name != "DEFAULT":
+            raise TargetError(
+                f"--{name.replace('_', '-')} is for --model. What a space is measured on stands in "
+                "its `targets`; choose one of them with --target NAME."
+            )
 
 
 def _write_predictions(space: SearchSpace, survey: Survey, path: Path) -> None:
@@ -158,129 +184,6 @@ def _write(path: Path, text: str) -> None:
         raise StudyError(f"{path}: cannot be written: {error.strerror}.") from error
 
 
-def chosen_target(space: SearchSpace, name: str | None) -> Target:
-    """The target of that name; the first one where no name is given.
-
-    Raises:
-        SpaceError: If the space has no such target.
-    """
-    targets = {target.name: target for target in space.targets}
-    if name is None:
-        return space.targets[0]
-    if name not in targets:
-        raise SpaceError(
-            f"--target {name}: {space.name} has no such target.{suggest_name(name, targets)} "
-            f"Allowed: {', '.join(targets)}."
-        )
-    return targets[name]
-
-
-def chosen_candidates(
-    space: SearchSpace, wanted: Sequence[str], seed: int
-) -> list[tuple[str, Candidate]]:
-    """What ``--candidate`` asks for, with labels.
-
-    Args:
-        space: The search space.
-        wanted: Names of baselines, ``N random``, or JSON files with a list of stages, an object
-            with ``stages``, or a list of such objects; the baselines where nothing is asked for.
-        seed: Of random candidates.
-
-    Raises:
-        SpaceError: If something is none of these.
-    """
-    baselines = dict(space.baselines())
-    rng = random.Random(seed)
-    found: list[tuple[str, Candidate]] = []
-    for word in wanted or tuple(baselines):
-        if word in baselines:
-            found.append((word, baselines[word]))
-        elif Path(word).is_file():
-            found += _read_candidates(space, Path(word))
-        elif (match := _RANDOM.fullmatch(word)) is not None:
-            found += _random_candidates(space, int(match[1]), rng)
-        else:
-            raise SpaceError(
-                f"--candidate {word}: neither a baseline nor a file."
-                f"{suggest_name(word, baselines)} Allowed: {', '.join(baselines)}, a JSON file "
-                "with the stages' upsamplers, or a number of random ones such as '5 random'."
-            )
-    return found
-
-
-def _random_candidates(
-    space: SearchSpace, number: int, rng: random.Random
-) -> list[tuple[str, Candidate]]:
-    """Distinct ones, as many as there are."""
-    distinct: dict[str, Candidate] = {}
-    number = min(number, space.num_candidates)
-    while len(distinct) < number:
-        candidate = space.random_candidate(rng)
-        distinct[candidate.key] = candidate
-    return [(brief_label(candidate), candidate) for candidate in distinct.values()]
-
-
-def brief_label(candidate: Candidate) -> str:
-    """The stages, deepest first, with the parameters that are not the upsampler's defaults."""
-    from upnas.space import default_choice
-
-    stages = []
-    for stage in candidate.stages:
-        defaults = default_choice(stage.upsampler).parameters
-        others = tuple(item for item in stage.parameters if item not in defaults)
-        stages.append(str(stage.model_copy(update={"parameters": others})))
-    return " | ".join(stages)
-
-
-class _Stages(BaseModel):
-    """One candidate of a file."""
-
-    model_config = ConfigDict(extra="ignore")
-
-    stages: tuple[StageChoice | str, ...]
-
-
-def _read_candidates(space: SearchSpace, path: Path) -> list[tuple[str, Candidate]]:
-    try:
-        content = json.loads(path.read_bytes())
-        is_stages = isinstance(content, list) and all(_is_stage(entry) for entry in content)
-        entries = [{"stages": content}] if is_stages else content
-        entries = entries if isinstance(entries, list) else [entries]
-        parsed = [_Stages.model_validate(entry) for entry in entries]
-    except (OSError, ValueError) as error:
-        reason = error.errors()[0]["msg"] if isinstance(error, ValidationError) else error
-        raise SpaceError(
-            f"{path}: is no list of stages: {reason}. Write one upsampler per stage, deepest "
-            'first: ["bilinear", {"upsampler": "transposed", "parameters": {"kernel_size": 2}}].'
-        ) from error
-    return [_candidate(space, path, entry) for entry in parsed]
-
-
-def _is_stage(entry: object) -> bool:
-    return isinstance(entry, str) or (isinstance(entry, dict) and "upsampler" in entry)
-
-
-def _candidate(space: SearchSpace, path: Path, entry: _Stages) -> tuple[str, Candidate]:
-    from upnas.space import default_choice
-
-    stages = []
-    for stage in entry.stages:
-        choice = StageChoice(upsampler=stage) if isinstance(stage, str) else stage
-        try:
-            defaults = dict(default_choice(choice.upsampler).parameters)
-        except UpnasError as error:
-            raise SpaceError(f"{path}: {error}") from error
-        parameters = defaults | dict(choice.parameters)
-        stages.append(StageChoice(upsampler=choice.upsampler, parameters=parameters))
-    if len(stages) != len(space.stages):
-        raise SpaceError(
-            f"{path}: names {len(stages)} upsamplers, but {space.name} has {len(space.stages)} "
-            "stages. Name one per stage, deepest first."
-        )
-    candidate = Candidate(model=space.model, stages=tuple(stages))
-    return brief_label(candidate), candidate
-
-
 def load_network(place: str) -> nn.Module:
     """Call ``package.module:factory`` and return the network.
 
@@ -298,15 +201,18 @@ def load_network(place: str) -> nn.Module:
     sys.path.insert(0, str(Path.cwd()))  # as `python -m` does
     try:
         factory = getattr(importlib.import_module(module_name), attribute)
-    except (ImportError, AttributeError) as error:
+    except (Exception, SystemExit) as error:  # whatever a stranger's module raises
         raise TargetError(
-            f"--model {place}: {error}. Name a module that Python finds from this folder and a "
-            "function in it."
+            f"--model {place}: {type(error).__name__}: {error}. Name a module that Python finds "
+            "from this folder and a function in it."
         ) from error
     try:
         model = factory()
-    except Exception as error:
-        raise TargetError(f"--model {place}: {type(error).__name__}: {error}") from error
+    except (Exception, SystemExit) as error:
+        raise TargetError(
+            f"--model {place}: calling it raised {type(error).__name__}: {error}. It is called "
+            "without arguments."
+        ) from error
     if not isinstance(model, nn.Module):
         raise TargetError(
             f"--model {place}: returned {type(model).__name__}, and an nn.Module was expected."

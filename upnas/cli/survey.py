@@ -139,12 +139,17 @@ def _row(entry: SurveyEntry) -> dict[str, str]:
     if latency is not None:
         low, high = latency.interval_ms
         row |= {
-            "latency": f"{latency.median_ms:.2f} [{low:.2f}, {high:.2f}]",
+            "latency": f"{_ms(latency.median_ms)} [{_ms(low)}, {_ms(high)}]",
             "ratio": f"{latency.ratio:.3f}",
             "pairs": str(len(latency.samples_ms)),
             "device_s": f"{latency.device_s:.1f}",
         }
     return row
+
+
+def _ms(value: float) -> str:
+    """Hundredths are enough of a network, and nothing of an operator on a small input."""
+    return f"{value:.2f}" if value >= 1 else f"{value:.3g}"
 
 
 def _optional(value: float | None, spec: str) -> str:
@@ -165,8 +170,8 @@ def sample_lines(entries: Sequence[SurveyEntry]) -> list[str]:
     high = max(sorted(times)[int(0.95 * (len(times) - 1))] for _, times in timed)
     width = max(len(label) for label, _ in timed)
     lines = [f"{label:<{width}}  {_histogram(times, low, high)}" for label, times in timed]
-    left = f"{low:.2f} ms"
-    axis = f"{left}{f'{high:.2f} ms':>{_NUM_BINS - len(left)}}"
+    left = f"{_ms(low)} ms"
+    axis = f"{left}{f'{_ms(high)} ms':>{_NUM_BINS - len(left)}}"
     return [*lines, f"{'':<{width}}  {axis}"]
 
 

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import copy
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from datetime import UTC, datetime
@@ -10,13 +11,17 @@ from pathlib import Path
 import torch
 from torch import nn
 
+from upnas.errors import SpaceError, TargetError
 from upnas.measure.environment import describe_environment
+from upnas.measure.export import check_export
 from upnas.measure.fingerprint import machine_fingerprint
 from upnas.measure.gate import StudyGates
 from upnas.measure.instrument import Instrument
 from upnas.measure.latency import LatencySettings, check_quiet
 from upnas.measure.reference import StandardReference
+from upnas.measure.runtimes import random_input
 from upnas.measure.stage_table import measure_stage_table
+from upnas.measure.targets import check_target
 from upnas.models import build_model
 from upnas.records import (
     OPTIONAL_COSTS,
@@ -68,13 +73,18 @@ def survey_candidates(
         options: See :class:`SurveyOptions`.
 
     Raises:
+        SpaceError: If an upsampler cannot work at its stage.
         TargetError: If this machine cannot serve the target, or is busy where that is refused.
     """
+    check_target(target)
     reference = dict(space.baselines())["all-bilinear"]
     first = space.targets[0].input  # decides what upsamplers that pick by resolution are
 
     def network(candidate: Candidate) -> nn.Module:
-        model = build_model(candidate, space.task, load_pretrained=False)
+        try:
+            model = build_model(candidate, space.task, load_pretrained=False)
+        except ValueError as error:
+            raise SpaceError(f"{candidate}: {error}") from error
         return collapse(model, torch.zeros(1, *first)).eval()
 
     gates = StudyGates([target.device])
@@ -101,11 +111,15 @@ def survey_network(model: nn.Module, label: str, target: Target, options: Survey
     """Measure any network that takes (batch, *target.input) and returns a tensor.
 
     Raises:
-        TargetError: If this machine cannot serve the target, or is busy where that is refused.
+        TargetError: If the network does not do that, or this machine cannot serve the target, or is
+            busy where that is refused.
     """
+    check_target(target)
     gates = StudyGates([target.device])
     reference = StandardReference(target.input[0]).eval()
     networks = [(label, None, model.eval())]
+    with gates.shared():
+        _check_forward(model, label, target)
     return _survey(reference, "upnas standard", target, networks, gates, options)
 
 
@@ -117,6 +131,8 @@ def _survey(
     gates: StudyGates,
     options: SurveyOptions,
 ) -> Survey:
+    for format in options.export_formats:
+        check_export(format)
     instrument = Instrument(reference, target)
     try:
         if options.is_strict:
@@ -145,6 +161,25 @@ def _survey(
         reference_label=reference_label,
         entries=tuple(entries),
     )
+
+
+def _check_forward(model: nn.Module, label: str, target: Target) -> None:
+    """Run a stranger's network once as it is: what it raises then is no fault of the target."""
+    exact = copy.deepcopy(model).float().cpu()
+    try:
+        with torch.inference_mode():
+            output = exact(random_input(target.input_shape))
+    except Exception as error:
+        reason = f"{type(error).__name__}: {error}".splitlines()[0]
+        raise TargetError(
+            f"{label} does not run on an input of {target.input_shape}: {reason[:300]}. "
+            "Give it the input that it takes."
+        ) from error
+    if not isinstance(output, torch.Tensor):
+        raise TargetError(
+            f"{label} returned {type(output).__name__}, and a tensor was expected. Wrap it in a "
+            "module whose forward returns the tensor that counts."
+        )
 
 
 def _outcome(costs: Costs) -> str:
