@@ -3,8 +3,10 @@
 from __future__ import annotations
 
 import copy
+import logging
 from collections.abc import Collection, Sequence
 from contextlib import ExitStack
+from typing import Any
 
 import torch
 from torch import nn
@@ -28,7 +30,7 @@ from upnas.measure.memory import (
 from upnas.measure.numerics import output_error
 from upnas.measure.process_memory import ProcessRuntime, process_peak_rss_mib
 from upnas.measure.runtimes import RUNTIMES, Session, random_input
-from upnas.measure.runtimes.base import DTYPES, ExportedSession
+from upnas.measure.runtimes.base import DTYPES, ExportedSession, target_model
 from upnas.measure.targets import check_target
 from upnas.records import (
     OPTIONAL_COSTS,
@@ -39,6 +41,8 @@ from upnas.records import (
     Target,
     TargetReference,
 )
+
+logger = logging.getLogger(__name__)
 
 
 class Instrument:
@@ -155,16 +159,20 @@ class Instrument:
         self, model: nn.Module, *, export_formats: Sequence[str], optional: Collection[str]
     ) -> Costs:
         """What needs no forward on the target; hold the gates in shared mode."""
-        dtype = DTYPES[self.target.dtype]
-        shape = self.target.input_shape
-        cast = model if dtype is torch.float32 else _cast(model, dtype)
+        shape, placed = self.target.input_shape, target_model(model, self.target)
+        counted: dict[str, Any] = {
+            "dtype": DTYPES[self.target.dtype],
+            "memory_format": torch.channels_last
+            if self.target.memory_format == "channels_last"
+            else torch.contiguous_format,
+        }
         training = None
         if "training_peak_memory_mib" in optional:
-            training = training_peak_memory_bytes(cast, shape, dtype=dtype) / 2**20
+            training = _training_peak_mib(placed, shape, counted)
         outcomes = probe_candidate(model, shape, export_formats, reference=self._reference)
         return Costs(
             target=self.target.name,
-            peak_memory_mib=peak_memory_bytes(cast, shape, dtype=dtype) / 2**20,
+            peak_memory_mib=peak_memory_bytes(placed, shape, **counted) / 2**20,
             training_peak_memory_mib=training,
             num_parameters=num_parameters(model),
             exportable=tuple(outcomes.items()),
@@ -209,8 +217,17 @@ class Instrument:
         return latency, memory
 
 
-def _cast(model: nn.Module, dtype: torch.dtype) -> nn.Module:
-    return copy.deepcopy(model).to(dtype)
+def _training_peak_mib(
+    model: nn.Module, shape: Sequence[int], counted: dict[str, Any]
+) -> float | None:
+    """None for a network that cannot be trained: without parameters, or with classes as output."""
+    try:
+        return training_peak_memory_bytes(model, shape, **counted) / 2**20
+    except (torch.OutOfMemoryError, MemoryError):
+        raise
+    except Exception as error:
+        logger.info("No training peak of %s: %s", type(model).__name__, _first_line(error))
+        return None
 
 
 def _first_line(error: Exception) -> str:
