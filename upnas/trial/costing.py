@@ -9,6 +9,7 @@ import torch
 from torch import nn
 
 from upnas.measure.cache import CostCache, cost_key, rebased
+from upnas.measure.conditions import disturbance
 from upnas.measure.fingerprint import machine_fingerprint
 from upnas.measure.gate import DeviceGate, StudyGates
 from upnas.measure.instrument import Instrument
@@ -148,12 +149,18 @@ def _costs_on(
             settings=f"{DEFAULT_SETTINGS!r} {wanted!r}",
         )
         found = cache.get(key)
-        if found is not None:
+        if found is not None and not (spec.is_strict and _was_disturbed(found)):
             return rebased(found, calm.latency_ms)
     costs = instrument.measure(shipped, calm, gates, settings=settings, **wanted)
     if cache is not None and key is not None:
         cache.put(key, costs)
     return costs
+
+
+def _was_disturbed(costs: Costs) -> bool:
+    """Whether other programs used the device while a study measured that did not mind."""
+    conditions = None if costs.latency is None else costs.latency.conditions
+    return conditions is not None and disturbance(conditions) is not None
 
 
 def _instrument(
