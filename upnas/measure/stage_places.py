@@ -85,7 +85,10 @@ def _outermost(network: nn.Module) -> dict[nn.Module, str]:
 
 
 class OfOneInput(nn.Module):
-    """An upsampler as a module of one input: with a fixed guide, if it needs one, and size.
+    """An upsampler as a module of one input: with a guide of its own, if it needs one, and size.
+
+    The guide depends on the input: compilers of exported programs work out beforehand what depends
+    on constants alone, which was up to 99 % of a guided upsampler.
 
     Args:
         upsampler: Shared, not copied.
@@ -110,5 +113,6 @@ class OfOneInput(nn.Module):
     @override
     def forward(self, x: Tensor) -> Tensor:
         """(B, C, H, W) -> (B, C_out, s*H, s*W), or (B, C_out, *size)."""
-        y: Tensor = self.upsampler(x, size=self.size, guide=self.guide)
+        guide = None if self.guide is None else self.guide + x[0, 0, 0, 0]
+        y: Tensor = self.upsampler(x, size=self.size, guide=guide)
         return y

@@ -50,10 +50,11 @@ def predicted_peak_bytes(table: StageTable, candidate: Candidate) -> int | None:
     """Work out the peak of live tensor bytes of one forward; None where it must be measured.
 
     All weights and buffers, and the activations of the stage that has most of them. Exact where
-    what is alive during a stage depends on the upsampler of that stage alone: what a stage hands
-    on has the same bytes whatever its upsampler. So it is in the U-Net, whose stages hand on the
-    output of a convolution, and for every upsampler that returns a tensor of its own (and not a
-    view of a larger one) in a network that passes the upsampler's output on as it is.
+    what is alive during a stage depends on the upsampler of that stage alone. So it is in the
+    U-Net, whose stages hand on the output of a convolution, and for a single stage. Where an
+    upsampler reads another one's output, as in the super-resolution network from x4 on, two things
+    can differ: some make channels_last maps, for which the next one can take a path that needs
+    more, and an upsampler of a third party may return a view of a larger tensor.
     """
     stages = StageIndex(table).costs(candidate)
     return None if stages is None else _peak_bytes(table, stages)

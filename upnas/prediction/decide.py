@@ -56,4 +56,6 @@ def is_surely_dominated(best_case: npt.ArrayLike, front: npt.ArrayLike) -> bool:
     point = np.asarray(best_case, dtype=np.float64)
     if np.isnan(point).any():
         raise ValueError("A best case is a number for every objective; use -inf for an unknown.")
-    return not non_dominated(np.vstack([np.reshape(front, (-1, len(point))), point]))[-1]
+    if np.size(front) == 0:
+        return False
+    return not non_dominated(np.vstack([front, point]))[-1]
