@@ -12,7 +12,7 @@ from torch import Tensor
 
 from upnas.measure.gate import DeviceGate, StudyGates
 from upnas.measure.memory import num_parameters, peak_memory_bytes
-from upnas.measure.runtimes.base import DTYPES
+from upnas.measure.runtimes.base import DTYPES, target_model
 from upnas.measure.stage_memory import Skeleton, static_bytes
 from upnas.measure.stage_places import find_places
 from upnas.measure.stage_table import TableSettings, measure_stage_table
@@ -50,14 +50,16 @@ def differences(
     table: StageTable, task: TaskSignature, target: Target, names: tuple[str, ...], count: int
 ) -> list[tuple[str, int | None, int]]:
     """Random candidates whose predicted peak is not that of their network."""
-    rng = random.Random(0)
-    dtype, found = DTYPES[target.dtype], []
+    rng, found = random.Random(0), []
+    is_last = target.memory_format == "channels_last"
+    layout = torch.channels_last if is_last else torch.contiguous_format
     for _ in range(count):
         stages = choices([rng.choice(names) for _ in table.stages])
         candidate = table.reference.model_copy(update={"stages": stages})
         network = build_model(candidate, task).eval()
-        shipped = collapse(network, torch.zeros(1, *target.input)).to(dtype)
-        peak = peak_memory_bytes(shipped, target.input_shape, dtype=dtype)
+        shipped = target_model(collapse(network, torch.zeros(1, *target.input)), target)
+        dtype = DTYPES[target.dtype]
+        peak = peak_memory_bytes(shipped, target.input_shape, dtype=dtype, memory_format=layout)
         predicted = predicted_peak_bytes(table, candidate)
         if predicted != peak:
             found.append((str(candidate), predicted, peak))
@@ -70,6 +72,7 @@ def differences(
         Target(name="even", input=(3, 64, 64)),
         Target(name="odd", input=(3, 37, 51), batch=2),
         Target(name="half", input=(3, 32, 32), dtype="bfloat16"),
+        Target(name="channels_last", input=(3, 40, 40), memory_format="channels_last"),
     ],
     ids=lambda target: target.name,
 )
