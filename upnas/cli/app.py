@@ -15,6 +15,7 @@ import upnas
 from upnas.cli.bench import bench_app
 from upnas.cli.cache import cache_app
 from upnas.cli.measure import measure
+from upnas.cli.target import target_app
 
 app = typer.Typer(
     help="Neural architecture search for how decoders upsample.",
@@ -27,6 +28,7 @@ space_app = typer.Typer(help="Look at search spaces.", no_args_is_help=True)
 app.add_typer(space_app, name="space")
 app.add_typer(bench_app, name="bench")
 app.add_typer(cache_app, name="cache")
+app.add_typer(target_app, name="target")
 app.command("measure")(measure)
 
 SpaceArgument = Annotated[
