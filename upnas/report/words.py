@@ -49,7 +49,7 @@ def target_words(target: Target) -> str:
 
     The memory format is named where it is not contiguous, threads where the device is the CPU.
     """
-    parts = [target.device]
+    parts: list[str] = [target.device]
     if target.device == "cpu":
         parts.append(plural(target.threads, "thread"))
     parts += [target.runtime, target.dtype]
