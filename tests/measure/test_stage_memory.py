@@ -79,7 +79,8 @@ def differences(
 def test_the_peak_of_a_unet_is_that_of_its_worst_stage_exactly(
     tmp_path: Path, target: Target
 ) -> None:
-    table = table_of(tmp_path, unet("bilinear", "bilinear"), SEGMENTATION, target, NAMES)
+    # The reference needs more memory than many a candidate, and must leave no trace of it.
+    table = table_of(tmp_path, unet("carafe", "carafe"), SEGMENTATION, target, NAMES)
     assert differences(table, SEGMENTATION, target, NAMES, count=20) == []
 
 
@@ -123,9 +124,9 @@ def test_a_skeleton_is_as_it_was_after_a_stage_was_looked_at() -> None:
     network = build_model(reference, SEGMENTATION).eval()
     places = find_places(network, describe_stages(reference.model, SEGMENTATION), target.input)
     skeleton = Skeleton(network, places, target)
-    channels = places[0].shape[0]
-    before = skeleton.activation_bytes(Bilinear(channels), places[0])
-    scratch = skeleton.activation_bytes(_Scratch(channels), places[0])
+    deep, shallow = (place.shape[0] for place in places)
+    before = skeleton.activation_bytes(Bilinear(shallow), places[1])
+    scratch = skeleton.activation_bytes(_Scratch(deep), places[0])
     assert scratch >= 2**20 > before
-    assert skeleton.activation_bytes(Bilinear(channels), places[0]) == before
+    assert skeleton.activation_bytes(Bilinear(shallow), places[1]) == before
     assert isinstance(network.get_submodule(places[0].name), Bilinear)

@@ -52,6 +52,7 @@ class ScriptedClock:
     Attributes:
         elapsed_s: Wall seconds, which are twice the time by the clock.
         alone: The upsamplers that ran alone.
+        is_cold: Whether the next network to run takes ten times as long.
     """
 
     name: ClockName = "thread_cpu"
@@ -59,6 +60,7 @@ class ScriptedClock:
     def __init__(self, slow_down: Callable[[int], float] = lambda _: 1.0) -> None:
         self.elapsed_s = 0.0
         self.alone: list[nn.Module] = []
+        self.is_cold = False
         self._slow_down = slow_down
         self._num_runs = 0
         self._ms = 0.0
@@ -73,7 +75,8 @@ class ScriptedClock:
 
     def note(self, module: nn.Module, args: Any, output: Any) -> None:
         if isinstance(module, Decoder):
-            self._ms += 10.0
+            self._ms += 100.0 if self.is_cold else 10.0
+            self.is_cold = False
         if isinstance(module, OfOneInput):
             self.alone.append(module.upsampler)
             self._ms += MS[type(module.upsampler).__name__]
@@ -181,6 +184,23 @@ def test_the_device_is_held_for_short_slices(tmp_path: Path) -> None:
     assert len(held_s) > 10
     assert max(held_s) <= 0.1 + 2 * round_s + 1e-9
     assert len(cost_of(table, 0, "nearest").ratios) == 50
+
+
+def test_what_others_displaced_while_they_had_the_device_is_not_timed(tmp_path: Path) -> None:
+    class CoolingGate(DeviceGate):
+        @contextmanager
+        def exclusive(self) -> Iterator[None]:
+            with super().exclusive():
+                clock.is_cold = True
+                yield
+
+    with scripted() as clock:
+        table = measure_stage_table(
+            SEGMENTATION, [choices(["nearest"])] * 2, REFERENCE, TARGET,
+            StudyGates(["cpu"], CoolingGate("cpu", folder=tmp_path)),
+            settings=TableSettings(budget_s=100.0, slice_s=1e-6), clock=clock,
+        )  # fmt: skip
+    assert cost_of(table, 1, "bilinear").ratios == (0.1,) * 15
 
 
 def test_a_slow_network_gets_fewer_rounds_and_never_too_few(gates: StudyGates) -> None:
