@@ -2,17 +2,23 @@
 
 from __future__ import annotations
 
+import contextlib
 import logging
 import os
 import socket
+import subprocess
+import sys
 from collections.abc import Iterator
 from contextlib import contextmanager
+from pathlib import Path
 from typing import Any, Final
 
 import ray
 
 from upnas.errors import StudyError
 from upnas.measure.environment import available_cpus
+from upnas.search import orphan_watch
+from upnas.search.orphan_watch import start_time
 from upnas.search.resources import Node
 
 # Read when Ray starts and when Tune runs.
@@ -42,8 +48,10 @@ def connected(address: str | None) -> Iterator[list[Node]]:
     """
     for name, value in _ENVIRONMENT.items():
         os.environ.setdefault(name, value)
+    watch = None
     if address is None:
         _start_here()
+        watch = _watch_agents()
     else:
         _join(address)
     try:
@@ -52,6 +60,28 @@ def connected(address: str | None) -> Iterator[list[Node]]:
         yield [Node(int(offer.get("CPU", 0)), float(offer.get("GPU", 0))) for offer in offers]
     finally:
         ray.shutdown()
+        if watch is not None:
+            watch.kill()
+            watch.communicate()
+
+
+def _watch_agents() -> subprocess.Popen[bytes]:
+    """Have Ray's agents on this machine ended soon after this process, even if it is killed."""
+    agents = [agent for child in _children(os.getpid()) for agent in _children(child)]
+    marks = [f"{pid}:{started}" for pid in agents if (started := start_time(pid)) is not None]
+    command = [sys.executable, "-I", orphan_watch.__file__, *marks]
+    # In a session of its own: Ctrl-C in the terminal is not for it.
+    return subprocess.Popen(command, stdin=subprocess.PIPE, start_new_session=True)
+
+
+def _children(parent: int) -> list[int]:
+    found = []
+    for entry in Path("/proc").iterdir():
+        with contextlib.suppress(OSError):  # gone meanwhile
+            if entry.name.isdecimal():
+                fields = (entry / "stat").read_text().rpartition(")")[2].split()
+                found += [int(entry.name)] if int(fields[1]) == parent else []
+    return found
 
 
 def _start_here() -> None:

@@ -123,8 +123,6 @@ def _executor(space: SearchSpace, options: SearchOptions) -> Iterator[Executor]:
     if options.address is None:
         # Ray's own name for "no cluster but this machine": it then listens on loopback only.
         os.environ.setdefault("RAY_ENABLE_WINDOWS_OR_OSX_CLUSTER", "0")
-        # When a driver is killed, Ray's agents look for its dead control store for a minute.
-        os.environ.setdefault("RAY_gcs_rpc_server_reconnect_timeout_s", "10")
     from upnas.search.ray_tune import ray_executor  # importing and starting Ray takes seconds
 
     scratch = options.folder / "ray"
