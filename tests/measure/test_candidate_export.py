@@ -9,7 +9,7 @@ from types import MappingProxyType
 import pytest
 from torch import Tensor, nn
 
-from tests.models.helpers import SEGMENTATION, sr, sr_signature, unet
+from models.helpers import SEGMENTATION, sr, sr_signature, unet
 from upnas.errors import TargetError
 from upnas.measure import export
 from upnas.measure.export import NEEDED_PACKAGES, probe_candidate, probe_export
