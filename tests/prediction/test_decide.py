@@ -71,3 +71,8 @@ def test_dominated_means_that_some_point_is_as_good_everywhere_and_better_somewh
     )
     array = np.array(front, dtype=float).reshape(-1, 3)
     assert is_surely_dominated(best, array) == expected
+
+
+def test_points_of_another_number_of_objectives_are_refused() -> None:
+    with pytest.raises(ValueError, match="dimension"):  # and not read as other points
+        is_surely_dominated([1.0, 1.0], [[0.0, 0.0, 0.0], [1.0, 1.0, 1.0]])

@@ -28,9 +28,6 @@ _MAX_SURPRISE: Final = 0.05
 class Audit(Record):
     """Held-out errors: every measured candidate, predicted from all the others.
 
-    The four deviations of the model are fitted to all of them, the held-out one included: to fit
-    them anew for each would change the errors by little and take n times as long.
-
     Errors are shares of the measured value; None where nothing was measured.
 
     Attributes:

@@ -87,8 +87,11 @@ class Regression:
 def fit_deviations(inputs: Encoded, ratios: Floats, errors: Floats) -> Deviations:
     """Find the deviations under which the observations are likeliest, and believable beforehand.
 
-    The arguments are those of :meth:`Regression.of`. Equal arguments give equal results.
+    The arguments are those of :meth:`Regression.of`; a single observation says nothing. Equal
+    arguments give equal results.
     """
+    if len(ratios) < 2:
+        return Deviations()
     fixed, scaled = components(inputs, inputs)
     fixed[np.diag_indices_from(fixed)] += errors**2
     above = ratios - inputs.additive
