@@ -76,7 +76,9 @@ def test_quality_is_the_mean_of_seeds_and_costs_are_the_newest() -> None:
     assert dice.mean == pytest.approx(0.84)
     assert dice.num_samples == 3
     assert latency.mean == pytest.approx(12.0)
-    assert (latency.low, latency.high) == trials[2].costs[0].latency.interval_ms
+    measured = trials[2].costs[0].latency
+    assert measured is not None
+    assert (latency.low, latency.high) == measured.interval_ms
     assert (entry.number, entry.num_unfinished) == (0, 2)
 
 

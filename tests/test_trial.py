@@ -457,7 +457,7 @@ def test_the_arms_of_a_selector_may_be_guided(prepared: TrialSpec, gate: DeviceG
     spec = updated(prepared, targets=(TARGET,), rungs=(1,))
     record = run_trial(request(candidate(choice, choice), known_costs=()), spec, gate)
     assert record.state is TrialState.COMPLETE, record.detail
-    assert record.costs[0].latency.median_ms > 0
+    assert (record.costs[0].latency_ms or 0) > 0
 
 
 def test_a_selector_that_violates_after_training_is_refused(

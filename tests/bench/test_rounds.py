@@ -8,7 +8,8 @@ from collections.abc import Callable
 import pytest
 
 from upnas.bench.rounds import MAX_SAMPLES, MIN_SAMPLES, sample_rounds
-from upnas.measure.clocks import ClockName, Timing
+from upnas.measure.clocks import Timing
+from upnas.records import ClockName
 
 
 class Fakes:

@@ -7,9 +7,9 @@ from collections.abc import Callable
 from types import MappingProxyType
 
 import pytest
+from models.helpers import SEGMENTATION, sr, sr_signature, unet
 from torch import Tensor, nn
 
-from models.helpers import SEGMENTATION, sr, sr_signature, unet
 from upnas.errors import TargetError
 from upnas.measure import export
 from upnas.measure.export import NEEDED_PACKAGES, probe_candidate, probe_export
