@@ -118,7 +118,9 @@ class Instrument:
         """
         with gates.shared():
             costs = self.without_latency(model, export_formats=export_formats, optional=optional)
+        self._reference_session(gates)
         with ExitStack() as stack:
+            held_bytes = self._held_bytes()
             try:
                 with gates.shared():
                     session = stack.enter_context(self._runtime.session(model, self.target))
@@ -131,7 +133,7 @@ class Instrument:
             if "process_peak_rss_mib" in optional and isinstance(session, ExportedSession):
                 with gates.shared():
                     rss = self._process_memory(session)
-            latency, memory = self._time(session, calm, gates, settings)
+            latency, memory = self._time(session, calm, gates, settings, held_bytes)
         return costs.model_copy(
             update={
                 "latency": latency,
@@ -198,9 +200,18 @@ class Instrument:
         if self.target.device != "cpu":
             return None
         runtime: ProcessRuntime = "openvino" if self.target.runtime == "openvino" else "onnxruntime"
-        return process_peak_rss_mib(
-            session.program, self.target.input_shape, self.target.threads, runtime
-        )
+        shape, threads = self.target.input_shape, self.target.threads
+        try:
+            return process_peak_rss_mib(session.program, shape, threads, runtime)
+        except TargetError as error:  # the candidate's fault: this process has run it
+            logger.info("No peak of a process of its own: %s", error)
+            return None
+
+    def _held_bytes(self) -> int:
+        """What torch's allocator holds on the GPU before the candidate, the reference above all."""
+        if self.target.device != "cuda":
+            return 0
+        return int(torch.cuda.memory_allocated())
 
     def _time(
         self,
@@ -208,12 +219,15 @@ class Instrument:
         calm: TargetReference,
         gates: StudyGates,
         settings: LatencySettings,
+        held_bytes: int,
     ) -> tuple[Latency, DeviceMemory | None]:
         memory, reference = None, self._reference_session(gates)
         with gates.of(self.target.device).exclusive():
             latency = measure_latency(session, reference, self.target, calm=calm, settings=settings)
             if self.target.device == "cuda":
                 memory = device_memory(session.run, self.target.device)
+                own_mib = max(0.0, memory.allocated_mib - held_bytes / 2**20)
+                memory = memory.model_copy(update={"allocated_mib": own_mib})
         return latency, memory
 
 
