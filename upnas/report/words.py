@@ -47,7 +47,8 @@ def metric_words(metric: str) -> str:
 def target_words(target: Target) -> str:
     """A target without its name: ``cpu, 1 thread, eager, float32, 1 x 3 x 256 x 256``.
 
-    The memory format is named where it is not contiguous, threads where the device is the CPU.
+    The memory format is named where it is not contiguous, threads and an allocator that keeps
+    memory where the device is the CPU.
     """
     parts: list[str] = [target.device]
     if target.device == "cpu":
@@ -55,6 +56,8 @@ def target_words(target: Target) -> str:
     parts += [target.runtime, target.dtype]
     if target.memory_format != "contiguous":
         parts.append(target.memory_format)
+    if target.device == "cpu" and target.allocator == "keep":
+        parts.append("freed memory kept")
     return ", ".join([*parts, " x ".join(map(str, target.input_shape))])
 
 
