@@ -21,13 +21,13 @@ from torch import nn
 from upnas.measure.interleave import conditions_of
 from upnas.records import Target
 
-# 48 MiB each: above 32 MiB no history of the process makes glibc keep a block.
-target = Target(name="a", input=(3, 2048, 2048), allocator=sys.argv[1])
-model = nn.Sequential(nn.ReLU(), nn.Sigmoid()).eval()
+# 37 MiB each: above 32 MiB no history of the process makes glibc keep a block.
+target = Target(name="a", input=(3, 1792, 1792), allocator=sys.argv[1])
+model = nn.Sequential(nn.ReLU(), nn.ReLU()).eval()
 x = torch.rand(target.input_shape)
 
 def faults():
-    for _ in range(12):  # the heap grows in the first few
+    for _ in range(8):  # the heap grows in the first few
         model(x)
     before = resource.getrusage(resource.RUSAGE_SELF).ru_minflt
     for _ in range(4):
@@ -61,8 +61,8 @@ def faults_of(allocator: str) -> list[float]:
 @pytest.mark.skipif(not is_glibc, reason="needs glibc, whose allocator this is about")
 def test_kept_memory_is_not_asked_of_the_kernel_again() -> None:
     before, during, after = faults_of("keep")
-    # 24,576 pages of 4 KiB per forward, or 48 of 2 MiB.
-    assert before > 40
+    # 18,816 pages of 4 KiB per forward, or 38 of 2 MiB.
+    assert before > 30
     assert during < before / 10
     assert after < before / 10  # there is no way back
 
@@ -70,7 +70,7 @@ def test_kept_memory_is_not_asked_of_the_kernel_again() -> None:
 @pytest.mark.skipif(not is_glibc, reason="needs glibc, whose allocator this is about")
 def test_a_target_of_the_systems_allocator_leaves_the_process_as_it_is() -> None:
     before, during, after = faults_of("system")
-    assert before > 40
+    assert before > 30
     assert during > before / 2
     assert after > before / 2
 
