@@ -13,9 +13,9 @@ from upnas.prediction import Deviations, LatencyModel, Observation
 from upnas.prediction.encoding import Encoder
 from upnas.prediction.kernel import components, covariance, variance
 from upnas.prediction.regression import Regression
-from upnas.records import Candidate, EncoderSpec, Latency, ModelSpec, StageChoice
+from upnas.records import Candidate, EncoderSpec, Latency, ModelSpec, StageChoice, StageCost
 
-from .synthetic import MODEL, SyntheticSpace, candidate, option, table_of
+from .synthetic import MODEL, SyntheticSpace, candidate, option, stage_cost, table_of
 
 TABLE = table_of([0.1, 0.2, 0.4], [0.05, 0.3, 0.1])
 # All that is left is the constant, the scale and the errors of the measurements.
@@ -188,6 +188,24 @@ def test_the_covariance_is_that_of_the_model_written_out() -> None:
     fixed, scaled = components(encoded, encoded)
     parts = zip(deviations.variances, scaled, strict=True)
     np.testing.assert_allclose(fixed + sum(v * part for v, part in parts), expected)
+
+
+def test_a_stage_that_was_timed_badly_makes_the_interval_wider() -> None:
+    steady = table_of([0.1, 0.2], [0.1, 0.2])
+    shaky_stage = (steady.stages[0][0], with_ratios(0.01, 0.1, 0.2, 0.3, 0.39))
+    shaky = steady.model_copy(update={"stages": (shaky_stage, steady.stages[1])})
+    models = [LatencyModel.fit(table, []) for table in (steady, shaky)]
+    (before, touched), (same, wider) = (
+        np.ptp(model.predict_ratios([candidate(0, 1), candidate(1, 0)])[:, 1:], axis=1)
+        for model in models
+    )
+    assert same == pytest.approx(before)
+    added = (wider / 2 / models[1].reach) ** 2 - (touched / 2 / models[0].reach) ** 2
+    assert added == pytest.approx(((0.39 - 0.01) / 2 / 1.96) ** 2, rel=1e-6)
+
+
+def with_ratios(*ratios: float) -> StageCost:
+    return stage_cost(1, 0.2).model_copy(update={"ratios": ratios})
 
 
 def test_leaving_one_out_is_what_fitting_to_the_others_gives() -> None:
