@@ -13,18 +13,23 @@ import torch
 from torch import Tensor
 
 import upnas.measure.gate
+import upnas.trial.costing
 import upnas.trial.run
-from upnas.errors import TargetError
+from upnas.errors import BusyDeviceError, TargetError
 from upnas.front import BELOW_TRIVIAL
+from upnas.measure.conditions import LoadWatch
 from upnas.measure.gate import DeviceGate
+from upnas.measure.instrument import Instrument
 from upnas.models import build_model, rebuild_model
 from upnas.records import (
     Candidate,
+    Conditions,
     Constraint,
     Costs,
     EncoderSpec,
     Latency,
     ModelSpec,
+    PredictedLatency,
     StageChoice,
     Target,
     TaskSignature,
@@ -77,8 +82,8 @@ def costs(target: str = "tiny", latency_ms: float = 2.0, **changes: Any) -> Cost
         clock="wall",
         wall_ms=latency_ms,
     )
-    fields: dict[str, Any] = {"peak_memory_mib": 3.0, "num_parameters": 100}
-    return Costs(target=target, latency=latency, **(fields | changes))
+    fields: dict[str, Any] = {"latency": latency, "peak_memory_mib": 3.0, "num_parameters": 100}
+    return Costs(target=target, **(fields | changes))
 
 
 def request(of: Candidate = BILINEAR, **fields: Any) -> TrialRequest:
@@ -572,3 +577,233 @@ def test_super_resolution(tmp_path: Path, gate: DeviceGate) -> None:
     assert record.task == TaskSignature(
         name="super_resolution", in_channels=3, out_channels=3, scale_factor=2
     )
+
+
+def count_measurements(monkeypatch: pytest.MonkeyPatch) -> list[str]:
+    """The targets of all measurements from now on."""
+    measured: list[str] = []
+    real = Instrument.measure
+
+    def measure(self: Instrument, *args: Any, **kwargs: Any) -> Costs:
+        measured.append(self.target.name)
+        return real(self, *args, **kwargs)
+
+    monkeypatch.setattr(Instrument, "measure", measure)
+    return measured
+
+
+def first_record(request: TrialRequest, spec: TrialSpec, gate: DeviceGate) -> TrialRecord:
+    """A trial up to its costs."""
+    return next(iterate_trial(request, spec, gate))
+
+
+def slower(spec: TrialSpec, factor: float) -> TrialSpec:
+    """A later study on the same machine, whose reference took longer."""
+    references = tuple(
+        one.model_copy(update={"latency_ms": factor * one.latency_ms}) for one in spec.references
+    )
+    return updated(spec, references=references)
+
+
+def test_costs_are_measured_once_for_all_studies(
+    prepared: TrialSpec, gate: DeviceGate, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    measured = count_measurements(monkeypatch)
+    spec, asked = updated(prepared, uses_cache=True), request(known_costs=())
+    first = first_record(asked, spec, gate)
+    assert measured == ["tiny", "large"]
+    again = first_record(asked, slower(spec, 3.0), gate)
+    assert measured == ["tiny", "large"]
+    for before, after in zip(first.costs, again.costs, strict=True):
+        assert before.latency is not None
+        assert after.latency is not None
+        assert after.latency.ratios == before.latency.ratios
+        assert after.latency_ms == pytest.approx(3 * (before.latency_ms or 0))
+        changed = {"latency": before.latency}
+        assert after.model_copy(update=changed) == before
+    first_record(asked, updated(spec, uses_cache=False), gate)
+    first_record(request(candidate("nearest", "bilinear"), known_costs=()), spec, gate)
+    assert measured == ["tiny", "large"] * 3
+
+
+def test_a_strict_study_takes_nothing_that_was_measured_under_load(
+    prepared: TrialSpec, gate: DeviceGate, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    measured = count_measurements(monkeypatch)
+    spec = updated(prepared, uses_cache=True, targets=(TARGET,))
+    asked = request(known_costs=())
+    monkeypatch.setattr(LoadWatch, "read", lambda _: Conditions(foreign_cpus=1.5))
+    first_record(asked, spec, gate)
+    first_record(asked, spec, gate)
+    assert len(measured) == 1
+    monkeypatch.setattr(LoadWatch, "read", lambda _: Conditions(foreign_cpus=0.0))
+    for _ in range(2):
+        first_record(asked, updated(spec, is_strict=True), gate)
+    assert len(measured) == 2
+
+
+def test_learned_selectors_never_touch_the_cache(
+    prepared: TrialSpec, gate: DeviceGate, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Two trainings of one candidate ship different arms."""
+    monkeypatch.setattr(upnas.trial.costing, "CostCache", raises(AssertionError("no cache")))
+    spec = updated(prepared, uses_cache=True, targets=(TARGET,), rungs=(1,))
+    record = run_trial(request(SELECTOR, known_costs=()), spec, gate)
+    assert record.state is TrialState.COMPLETE, record.detail
+    asked = first_record(request(known_costs=()), spec, gate)  # nothing in it is learned
+    assert (asked.state, asked.reason) == (TrialState.FAILED, "error")
+
+
+def two_targets(prepared: TrialSpec, **changes: Any) -> TrialSpec:
+    """One target decides, the other is reported for the front alone."""
+    return updated(prepared, decisive=("tiny",), rungs=(1,), **changes)
+
+
+def test_a_target_that_decides_nothing_is_measured_after_the_training(
+    prepared: TrialSpec, gate: DeviceGate, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    measured = count_measurements(monkeypatch)
+    spec = two_targets(prepared)
+    record = run_trial(request(known_costs=()), spec, gate)
+    assert record.state is TrialState.COMPLETE
+    assert [known.target for known in record.costs] == measured == ["tiny"]
+
+    (after,) = iterate_trial(request(finished=record), spec, gate)
+    assert measured == ["tiny", "large"]
+    assert [known.target for known in after.costs] == ["tiny", "large"]
+    assert after.costs[0] == record.costs[0]
+    assert after.costs[1].is_measured
+    kept = {"costs": record.costs, "finished_s": record.finished_s}
+    assert after.model_copy(update=kept) == record  # state, rungs, qualities, flags, ...
+
+    assert list(iterate_trial(request(finished=after), spec, gate)) == [after]
+    assert measured == ["tiny", "large"]
+
+
+def test_finishing_replaces_what_was_predicted(
+    prepared: TrialSpec, gate: DeviceGate, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    measured = count_measurements(monkeypatch)
+    known = (costs("tiny", latency=None, predicted=PREDICTED), costs("large", 4.0))
+    spec = updated(prepared, rungs=(1,))
+    record = run_trial(request(known_costs=known), spec, gate)
+    (after,) = iterate_trial(request(finished=record), spec, gate)
+    assert measured == ["tiny"]
+    assert after.costs[0].predicted is None
+    assert after.costs[0].latency_ms == pytest.approx(prepared.references[0].latency_ms, rel=0.5)
+    assert after.costs[1] == known[1]
+
+
+def test_a_record_that_cannot_be_finished_stays_as_it_is(
+    prepared: TrialSpec, gate: DeviceGate, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    spec = two_targets(prepared)
+    record = run_trial(request(), spec, gate)
+
+    def fail(*_: object, **__: object) -> Costs:
+        raise RuntimeError("the device fell over")
+
+    monkeypatch.setattr(Instrument, "measure", fail)
+    assert list(iterate_trial(request(finished=record), spec, gate)) == [record]
+
+
+def test_the_arm_of_a_selector_is_finished_from_its_weights(
+    prepared: TrialSpec, gate: DeviceGate, tmp_path: Path
+) -> None:
+    training = prepared.training.model_copy(
+        update={"learning_rate": 0.1, "steps_per_epoch": 10, "selector_cost_weight": 1000.0}
+    )
+    spec = two_targets(prepared, training=training, checkpoints=tmp_path / "checkpoints")
+    record = run_trial(request(SELECTOR, known_costs=()), spec, gate)
+    (after,) = iterate_trial(request(SELECTOR, finished=record), spec, gate)
+    assert [known.target for known in after.costs] == ["tiny", "large"]
+    # Nearest, the cheap one; untrained weights would give the first arm, CARAFE.
+    assert after.costs[1].num_parameters == record.costs[0].num_parameters
+    untrained = first_record(request(SELECTOR, known_costs=(), seed=2), spec, gate)
+    assert after.costs[1].num_parameters < untrained.costs[0].num_parameters
+
+    checkpoint_of(updated(spec, checkpoints=tmp_path / "checkpoints")).unlink()
+    assert list(iterate_trial(request(SELECTOR, finished=record), spec, gate)) == [record]
+
+
+def unserved(target: str) -> Costs:
+    reason = "RuntimeError: no kernel for this"
+    return Costs(target=target, unserved=reason, peak_memory_mib=3.0, num_parameters=100)
+
+
+def test_what_a_deciding_target_cannot_run_is_refused(spec: TrialSpec, gate: DeviceGate) -> None:
+    nowhere = SegmentationConfig(data=FolderConfig(path="/does/not/exist"))
+    (record,) = iterate_trial(
+        request(known_costs=(unserved("tiny"),)), updated(spec, task=nowhere), gate
+    )
+    assert (record.state, record.reason) == (TrialState.REFUSED, "target")
+    assert record.detail == "target tiny cannot run it: RuntimeError: no kernel for this"
+    assert record.costs == (unserved("tiny"),)
+
+
+def test_what_another_target_cannot_run_stays_complete(
+    prepared: TrialSpec, gate: DeviceGate, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    spec = two_targets(prepared)
+    record = run_trial(request(), spec, gate)
+    monkeypatch.setattr(Instrument, "measure", lambda *_, **__: unserved("large"))
+    (after,) = iterate_trial(request(finished=record), spec, gate)
+    assert after.state is TrialState.COMPLETE
+    assert after.costs == (costs(), unserved("large"))
+
+
+PREDICTED = PredictedLatency(
+    ratio=2.0, ratio_low=1.8, ratio_high=2.5, reference_ms=3.0, num_measured=12
+)
+
+
+def test_a_predicted_latency_is_not_timed(
+    prepared: TrialSpec, gate: DeviceGate, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    measured = count_measurements(monkeypatch)
+    asked = request(known_costs=(), predicted=(("tiny", PREDICTED),))
+    tiny, large = first_record(asked, updated(prepared, uses_cache=True), gate).costs
+    assert measured == ["large"]
+    assert tiny.predicted == PREDICTED
+    assert (tiny.latency, tiny.latency_ms, tiny.is_measured) == (None, 6.0, False)
+    assert large.latency is not None
+    # The rest is exact.
+    first_record(request(known_costs=()), prepared, gate)
+    exact = first_record(request(known_costs=()), prepared, gate).costs[0]
+    assert tiny.peak_memory_mib == exact.peak_memory_mib
+    assert tiny.num_parameters == exact.num_parameters
+    # And constraints hold for it.
+    limits = (Constraint(metric="latency_ms", max=5.0),)
+    refused = first_record(asked, updated(prepared, constraints=limits), gate)
+    assert (refused.state, refused.reason) == (TrialState.REFUSED, "constraint")
+
+
+def test_a_busy_device_fails_a_strict_trial(
+    prepared: TrialSpec, gate: DeviceGate, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(LoadWatch, "read", lambda _: Conditions(foreign_cpus=1.5))
+    monkeypatch.setattr("upnas.measure.latency._WATCH_S", 0.0)
+    strict = updated(prepared, is_strict=True, targets=(TARGET,))
+    record = first_record(request(known_costs=()), strict, gate)
+    assert (record.state, record.reason) == (TrialState.FAILED, "device_busy")
+    assert "1.50 CPUs" in (record.detail or "")
+    assert first_record(request(known_costs=()), prepared, gate).state is TrialState.RUNNING
+    with pytest.raises(BusyDeviceError, match=r"'tiny'.*1\.50 CPUs"):
+        prepare_study(strict, gate)
+
+
+def test_preparation_times_the_stages_of_deciding_targets(
+    prepared: TrialSpec, gate: DeviceGate
+) -> None:
+    assert not prepare_study(updated(prepared, targets=(TARGET,)), gate).stage_tables
+    options = tuple(
+        tuple(StageChoice(upsampler=name) for name in names)
+        for names in (("nearest", "bilinear"), ("transposed",))
+    )
+    ready = prepare_study(two_targets(prepared, stage_options=options), gate)
+    (table,) = ready.stage_tables
+    assert (table.target, table.reference) == ("tiny", BILINEAR)
+    names = [[cost.choice.upsampler for cost in stage] for stage in table.stages]
+    assert names == [["nearest", "bilinear"], ["transposed", "bilinear"]]
+    assert all((cost.ratio or 0) > 0 for stage in table.stages for cost in stage)
+    assert table.machine == ready.references[0].machine != ""

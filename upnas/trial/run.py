@@ -301,6 +301,8 @@ def _with_all_costs(record: TrialRecord, spec: TrialSpec, gate: DeviceGate) -> T
     gates = gates_of(spec, gate)
     measured = {costs.target: costs for costs in record.costs if costs.is_measured}
     missing = [target for target in spec.targets if target.name not in measured]
+    if not missing:
+        return record
     try:
         with gates.shared():
             model = _trained_model(record, spec)
