@@ -116,13 +116,22 @@ def _read_candidates(space: SearchSpace, path: Path) -> list[tuple[str, Candidat
         entries = [{"stages": content}] if is_stages else content
         entries = entries if isinstance(entries, list) else [entries]
         parsed = [_Stages.model_validate(entry) for entry in entries]
-    except (OSError, ValueError) as error:
-        reason = error.errors()[0]["msg"] if isinstance(error, ValidationError) else error
+    except (OSError, ValueError, TypeError) as error:  # TypeError: from a record's own reading
+        reason = _first_mistake(error) if isinstance(error, ValidationError) else error
         raise SpaceError(
             f"{path}: is no list of stages: {reason}. Write one upsampler per stage, deepest "
             'first: ["bilinear", {"upsampler": "transposed", "parameters": {"kernel_size": 2}}].'
         ) from error
     return [_candidate(space, path, entry) for entry in parsed]
+
+
+def _first_mistake(error: ValidationError) -> str:
+    """Where it is, without the classes that were tried there, and what."""
+    mistake = error.errors()[0]
+    place = ".".join(str(part) for part in mistake["loc"] if part not in ("StageChoice", "str"))
+    if mistake["type"] == "model_type":
+        return f"{mistake['input']!r} has no stages"
+    return f"{place}: {mistake['msg']}"
 
 
 def _is_stage(entry: object) -> bool:

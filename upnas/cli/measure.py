@@ -94,8 +94,12 @@ def measure(
     as_json: Annotated[bool, typer.Option("--json", help="Print one line of JSON.")] = False,
 ) -> None:
     """Measure latency, memory and exportability, without a search."""
+    _check_together(space, model, input, of_space=bool(predict or candidate or target))
+    if out is not None and not predict:
+        raise TargetError("--out holds predictions: give --predict as well, or leave it out.")
+
+    # These load torch: the mistakes above are answered at once.
     from upnas.cli.survey import show_survey, survey_json
-    from upnas.report.samples import samples_svg
     from upnas.trial import SurveyOptions, survey_candidates, survey_network
 
     options = SurveyOptions(
@@ -105,15 +109,8 @@ def measure(
         predicts=predict,
         progress=lambda line: typer.echo(f"upnas: {line}", err=True),
     )
-    if (space is None) == (model is None):
-        raise TargetError("upnas measure: give --space SPACE or --model PLACE, one of the two.")
-    if out is not None and not predict:
-        raise TargetError("--out holds predictions: give --predict as well, or leave it out.")
     if model is not None:
-        if input is None or predict or candidate or target:
-            raise TargetError(
-                "--model needs --input C,H,W, and goes without --candidate, --target and --predict."
-            )
+        assert input is not None
         where = _target(
             device=device,
             threads=threads,
@@ -133,14 +130,27 @@ def measure(
         loaded = load_space(space)
         wanted = chosen_candidates(loaded, candidate or (), seed)
         survey = survey_candidates(loaded, chosen_target(loaded, target), wanted, options)
-        if out is not None and survey.stage_table is not None:
-            _write_predictions(loaded, survey, out)
-    if plot is not None:
-        _write(plot, samples_svg(survey))
     if as_json:
         typer.echo(json.dumps(survey_json(survey)))
     else:
         show_survey(survey)
+    # Last: a folder that cannot be written must not cost the numbers.
+    if out is not None:
+        _write_predictions(loaded, survey, out)
+    if plot is not None:
+        _write_plot(survey, plot)
+
+
+def _check_together(
+    space: str | None, model: str | None, input: str | None, *, of_space: bool
+) -> None:
+    """Raise a TargetError unless the options say what to measure, once."""
+    if (space is None) == (model is None):
+        raise TargetError("upnas measure: give --space SPACE or --model PLACE, one of the two.")
+    if model is not None and (input is None or of_space):
+        raise TargetError(
+            "--model needs --input C,H,W, and goes without --candidate, --target and --predict."
+        )
 
 
 def _target(**fields: Any) -> Target:
@@ -174,6 +184,12 @@ def _write_predictions(space: SearchSpace, survey: Survey, path: Path) -> None:
     every = list(itertools.islice(space.candidates(), _MAX_PREDICTIONS))
     _write(path, predictions_csv(survey, survey.stage_table, every))
     typer.echo(f"upnas: {path}: {len(every):,} of {space.num_candidates:,} candidates", err=True)
+
+
+def _write_plot(survey: Survey, path: Path) -> None:
+    from upnas.report.samples import samples_svg
+
+    _write(path, samples_svg(survey))
 
 
 def _write(path: Path, text: str) -> None:

@@ -32,7 +32,7 @@ from upnas.records import (
     Target,
 )
 from upnas.space import SearchSpace
-from upnas.upsamplers import collapse
+from upnas.upsamplers import CatalogueError, collapse
 
 Progress = Callable[[str], None]
 
@@ -73,24 +73,26 @@ def survey_candidates(
         options: See :class:`SurveyOptions`.
 
     Raises:
-        SpaceError: If an upsampler cannot work at its stage.
+        SpaceError: If an upsampler cannot work at its stage, or has no such parameter.
         TargetError: If this machine cannot serve the target, or is busy where that is refused.
     """
     check_target(target)
     reference = dict(space.baselines())["all-bilinear"]
     first = space.targets[0].input  # decides what upsamplers that pick by resolution are
 
-    def network(candidate: Candidate) -> nn.Module:
+    def network(label: str, candidate: Candidate) -> nn.Module:
         try:
             model = build_model(candidate, space.task, load_pretrained=False)
-        except ValueError as error:
-            raise SpaceError(f"{candidate}: {error}") from error
+        except (ValueError, CatalogueError) as error:
+            raise SpaceError(f"{label}: {error}") from error
         return collapse(model, torch.zeros(1, *first)).eval()
 
     gates = StudyGates([target.device])
     with gates.shared():
-        networks = [(label, candidate, network(candidate)) for label, candidate in candidates]
-        base = network(reference)
+        networks = [
+            (label, candidate, network(label, candidate)) for label, candidate in candidates
+        ]
+        base = network("all-bilinear", reference)
     survey = _survey(base, "all-bilinear", target, networks, gates, options)
     if not options.predicts:
         return survey
