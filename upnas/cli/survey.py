@@ -187,7 +187,7 @@ def _times_ms(latency: Latency | None) -> list[float]:
 def _histogram(times: Sequence[float], low: float, high: float) -> str:
     counts = [0] * _NUM_BINS
     for time in times:
-        position = (time - low) / (high - low) if high > low else 0.0
+        position = (time - low) / (high - low) if high > low else float(time > low)
         counts[min(_NUM_BINS - 1, int(position * _NUM_BINS))] += 1
     top = max(counts)
     steps = len(_BARS) - 1
