@@ -25,7 +25,7 @@ def loaded_after(code: str) -> list[str]:
 
 HELP = """
 import sys
-sys.argv = ["upnas", "--help"]
+sys.argv = ["upnas", *{arguments!r}]
 from upnas.cli import main
 try:
     main()
@@ -33,9 +33,22 @@ except SystemExit as stop:
     assert not stop.code, stop.code
 print("<<end of help>>")
 """
+# A mistake that needs no torch to be seen is answered as fast as help.
+MISTAKE = HELP.replace("not stop.code", "stop.code == 2")
 
 
-@pytest.mark.parametrize("code", ["import upnas", HELP], ids=["import", "help"])
+@pytest.mark.parametrize(
+    "code",
+    [
+        "import upnas",
+        HELP.format(arguments=["--help"]),
+        HELP.format(arguments=["measure", "--help"]),
+        HELP.format(arguments=["bench", "--help"]),
+        HELP.format(arguments=["bench", "measure", "--help"]),
+        MISTAKE.format(arguments=["measure"]),
+    ],
+    ids=["import", "help", "measure", "bench", "bench measure", "mistake"],
+)
 def test_importing_and_help_load_nothing_heavy(code: str) -> None:
     assert loaded_after(code) == []
 
