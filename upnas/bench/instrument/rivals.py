@@ -5,12 +5,13 @@ from __future__ import annotations
 import time
 from collections.abc import Callable, Mapping
 from types import MappingProxyType
-from typing import Final
-
-import torch.utils.benchmark
+from typing import TYPE_CHECKING, Final
 
 from upnas.bench.instrument.records import TimerName
 from upnas.measure.runtimes import Session
+
+if TYPE_CHECKING:
+    from torch.utils.benchmark import Timer
 
 _NUM_FORWARDS: Final = 10
 
@@ -40,15 +41,20 @@ def mean_loop(session: Session, budget_s: float) -> float:
 
 def blocked_autorange(session: Session, budget_s: float) -> float:
     """``torch.utils.benchmark``, the median of its blocks."""
-    timer = torch.utils.benchmark.Timer("run()", globals={"run": session.run}, num_threads=1)
-    return 1e3 * float(timer.blocked_autorange(min_run_time=budget_s).median)
+    return 1e3 * float(_timer(session).blocked_autorange(min_run_time=budget_s).median)
 
 
 def adaptive_autorange(session: Session, budget_s: float) -> float:
     """``torch.utils.benchmark``, until its interquartile range is 10 % or the time is spent."""
-    timer = torch.utils.benchmark.Timer("run()", globals={"run": session.run}, num_threads=1)
-    found = timer.adaptive_autorange(min_run_time=budget_s / 10, max_run_time=budget_s)
+    found = _timer(session).adaptive_autorange(min_run_time=budget_s / 10, max_run_time=budget_s)
     return 1e3 * float(found.median)
+
+
+def _timer(session: Session) -> Timer:
+    # Here, because loading it warns where CUDA's compiler is installed and no GPU is.
+    from torch.utils.benchmark import Timer
+
+    return Timer("run()", globals={"run": session.run}, num_threads=1)
 
 
 RIVALS: Final[Mapping[TimerName, Rival]] = MappingProxyType(
