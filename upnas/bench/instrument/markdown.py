@@ -181,7 +181,7 @@ def _agreement(agreement: Agreement) -> tuple[str, str, str]:
     return (
         f"{100 * agreement.median_difference:.2f} %",
         f"{100 * agreement.max_difference:.1f} %",
-        f"{agreement.kendall_tau:.3f}",
+        "-" if agreement.kendall_tau is None else f"{agreement.kendall_tau:.3f}",
     )
 
 

@@ -14,6 +14,8 @@ from collections.abc import Iterator
 from contextlib import AbstractContextManager, ExitStack, contextmanager
 from typing import Final
 
+from upnas.errors import DataError, UpnasError
+
 _NUM_STEPS: Final = 10**9  # never reached
 
 
@@ -35,14 +37,17 @@ def neighbours(space: str, number: int, *, ignore_gate: bool) -> Iterator[None]:
         ignore_gate: Train on while somebody measures.
 
     Raises:
-        RuntimeError: If one does not start.
+        DataError: If one does not start.
     """
     with ExitStack() as stack:
         found = [_start(stack, space, seed, ignore_gate) for seed in range(number)]
         for process in found:
             assert process.stdout is not None
             if process.stdout.readline().strip() != "ready":
-                raise RuntimeError("a training beside the measurement did not start")
+                raise DataError(
+                    f"A training of {space} beside the measurement did not start; why stands "
+                    "above. Choose another space, or leave out the parts that need trainings."
+                )
         try:
             yield
         finally:
@@ -91,4 +96,7 @@ def _wait_for_end(ended: threading.Event) -> None:
 
 
 if __name__ == "__main__":
-    _train(sys.argv[1], int(sys.argv[2]), ignore_gate="--ignore-gate" in sys.argv[3:])
+    try:
+        _train(sys.argv[1], int(sys.argv[2]), ignore_gate="--ignore-gate" in sys.argv[3:])
+    except UpnasError as error:
+        sys.exit(f"upnas: {error}")

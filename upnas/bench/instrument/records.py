@@ -33,17 +33,20 @@ class Agreement(Record):
     num_candidates: PositiveInt
     median_difference: NonNegativeFloat = Field(description="Median of |a / b - 1|.")
     max_difference: NonNegativeFloat
-    kendall_tau: float
+    kendall_tau: float | None = Field(
+        description="Between the orders; None where one of them has fewer than two places."
+    )
 
     @classmethod
     def of(cls, found: Sequence[float], truth: Sequence[float]) -> Agreement:
         """Compare, after nothing else: neither list is scaled to fit the other."""
         differences = [abs(a / b - 1) for a, b in zip(found, truth, strict=True)]
+        has_orders = min(len(set(found)), len(set(truth))) > 1
         return cls(
             num_candidates=len(differences),
             median_difference=statistics.median(differences),
             max_difference=max(differences),
-            kendall_tau=float(kendalltau(found, truth).statistic),
+            kendall_tau=float(kendalltau(found, truth).statistic) if has_orders else None,
         )
 
 

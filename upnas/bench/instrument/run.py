@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 import random
 import statistics
 import time
@@ -27,7 +28,7 @@ from upnas.bench.instrument.records import (
     Timed,
 )
 from upnas.bench.instrument.rivals import RIVALS, mean_of_ten
-from upnas.errors import TargetError, suggest_name
+from upnas.errors import SpaceError, TargetError, suggest_name
 from upnas.measure.environment import available_cpus, describe_environment
 from upnas.measure.gate import StudyGates
 from upnas.measure.instrument import Instrument
@@ -100,7 +101,10 @@ class _Bench:
         """Build and measure."""
         costs = self.instrument.measure(self.network(candidate), self.calm, self.gates, optional=())
         if costs.latency is None:
-            raise RuntimeError(f"{candidate} does not run: {costs.unserved}")
+            raise TargetError(
+                f"{candidate} does not run on target {self.target.name!r}: {costs.unserved}. "
+                "Give --space a search space whose candidates all run on its first target."
+            )
         return costs.latency
 
 
@@ -115,7 +119,8 @@ def run_instrument_benchmark(
         progress: Gets a line per part.
 
     Raises:
-        TargetError: If this machine cannot serve the space's first target, or a part is unknown.
+        TargetError: If this machine cannot serve the space's first target, or a candidate does not
+            run on it, or a part is unknown.
     """
     for part in settings.parts:
         if part not in PARTS:
@@ -154,9 +159,19 @@ def run_instrument_benchmark(
 
 
 def _distinct(space: SearchSpace, number: int, rng: random.Random) -> list[Candidate]:
-    """Without learned selectors: which arm they are depends on their training."""
+    """Without learned selectors: which arm they are depends on their training.
+
+    Raises:
+        SpaceError: If a stage chooses from nothing else.
+    """
+    fixed = (sum(o.upsampler != "selector" for o in stage.options) for stage in space.stages)
+    if (num_fixed := math.prod(fixed)) == 0:
+        raise SpaceError(
+            f"{space.name}: a stage has learned selectors only, and what they cost depends on "
+            "their training. Choose another space."
+        )
     found: dict[str, Candidate] = {}
-    while len(found) < min(number, space.num_candidates):
+    while len(found) < min(number, num_fixed):
         candidate = space.random_candidate(rng)
         if all(stage.upsampler != "selector" for stage in candidate.stages):
             found[candidate.key] = candidate
@@ -278,8 +293,10 @@ def _timed_by_all(bench: _Bench, candidate: Candidate) -> dict[str, tuple[float,
     return results
 
 
-def _prediction(bench: _Bench, first: Sequence[Reading], second: Sequence[Reading]) -> Prediction:
-    """Learn from every other candidate and predict the rest."""
+def _prediction(
+    bench: _Bench, first: Sequence[Reading], second: Sequence[Reading]
+) -> Prediction | None:
+    """Learn from every other candidate and predict the rest; None where there is no other."""
     bench.progress("single stages, and what they tell about whole candidates")
     space, start = bench.space, time.perf_counter()
     table = measure_stage_table(
@@ -304,6 +321,9 @@ def _prediction(bench: _Bench, first: Sequence[Reading], second: Sequence[Readin
         if row[0] == row[0]  # not NaN
     }
     observations = [one for one in observations if one.candidate.key in covered]
+    if len(observations) < 2:
+        bench.progress("too few candidates whose stages can be timed alone: no prediction")
+        return None
     learned, rest = observations[::2], observations[1::2]
     model = LatencyModel.fit(table, learned)
     predicted = model.predict_ratios([one.candidate for one in rest])
