@@ -8,11 +8,8 @@ import subprocess
 import sys
 from pathlib import Path
 
-import pytest
-
 from upnas.bench.instrument.markdown import instrument_markdown
 from upnas.bench.instrument.records import InstrumentBenchmark
-from upnas.cli import main
 
 SPACE = """\
 name: tiny
@@ -67,28 +64,3 @@ def test_two_parts_of_a_quick_run(tmp_path: Path) -> None:
     assert "<svg" in stem.with_suffix(".svg").read_text()
     for path in stem.parent.iterdir():  # nothing of this machine's folders
         assert str(tmp_path) not in path.read_text()
-
-
-@pytest.mark.parametrize(
-    ("arguments", "message"),
-    [
-        (["--part", "memry"], "--part memry: no part of the benchmark. Did you mean 'memory'?"),
-        (["--part", "memory", "--part", ""], "Allowed: beside, rivals, prediction, memory."),
-        (["--space", "unett.yaml"], "Did you mean 'unet.yaml'?"),
-    ],
-)
-def test_mistakes_are_answered_before_anything_is_measured(
-    arguments: list[str],
-    message: str,
-    monkeypatch: pytest.MonkeyPatch,
-    capsys: pytest.CaptureFixture[str],
-) -> None:
-    monkeypatch.setattr(sys, "argv", ["upnas", "bench", "measure", *arguments])
-    with pytest.raises(SystemExit) as caught:
-        main()
-    assert caught.value.code == 2
-    captured = capsys.readouterr()
-    assert captured.out == ""
-    assert captured.err.startswith("upnas: error: ")
-    assert message in captured.err
-    assert captured.err.count("upnas: ") == 1
