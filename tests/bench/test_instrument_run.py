@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import contextlib
-import json
 import os
 import random
 import subprocess
@@ -18,16 +17,17 @@ from torch import Tensor
 
 from bench.instrument_helpers import TIMES
 from upnas.bench.instrument import run as run_module
+from upnas.bench.instrument.markdown import instrument_markdown
 from upnas.bench.instrument.records import Agreement, InstrumentBenchmark
 from upnas.bench.instrument.rivals import RIVALS, mean_of_ten
 from upnas.bench.instrument.run import InstrumentSettings, run_instrument_benchmark
-from upnas.cli import main
 from upnas.errors import SpaceError
 from upnas.measure.environment import available_cpus
 from upnas.measure.runtimes import Session
 from upnas.records import Candidate, Latency
 from upnas.space import load_space
 
+SPACE_FILE = "tiny.yaml"
 SPACE = """\
 name: tiny
 task: {type: segmentation, data: {type: filaments}, crop: 32}
@@ -38,7 +38,7 @@ targets: [{name: small, input: [3, 32, 32]}]
 
 
 def write_space(folder: Path, upsamplers: str = "nearest, bilinear, transposed") -> str:
-    path = folder / "tiny.yaml"
+    path = folder / SPACE_FILE
     path.write_text(SPACE.replace("UPSAMPLERS", upsamplers))
     return str(path)
 
@@ -185,65 +185,32 @@ def test_candidates_are_distinct_and_have_no_learned_selectors(tmp_path: Path) -
         run_module._distinct(learned, 4, random.Random(0))
 
 
-@pytest.mark.parametrize(
-    ("arguments", "message"),
-    [
-        (["--part", "memry"], "Did you mean 'memory'?"),
-        (["--space", "unett.yaml"], "Did you mean 'unet.yaml'?"),
-    ],
-    ids=["part", "space"],
-)
-def test_mistakes_exit_with_2(
-    arguments: list[str],
-    message: str,
-    monkeypatch: pytest.MonkeyPatch,
-    capsys: pytest.CaptureFixture[str],
-) -> None:
-    monkeypatch.setattr(sys, "argv", ["upnas", "bench", "measure", *arguments])
-    with pytest.raises(SystemExit) as caught:
-        main()
-    assert caught.value.code == 2
-    captured = capsys.readouterr()
-    assert captured.out == ""
-    assert message in captured.err
-
-
-def upnas(*arguments: str, cwd: Path) -> subprocess.CompletedProcess[str]:
-    return subprocess.run(
-        [sys.executable, "-m", "upnas", "bench", "measure", "--quick", *arguments],
-        cwd=cwd,
+@pytest.mark.slow
+def test_a_quick_run_of_everything(tmp_path: Path) -> None:
+    write_space(tmp_path)
+    done = subprocess.run(
+        [
+            sys.executable,
+            "-m",
+            "upnas",
+            "bench",
+            "measure",
+            "--quick",
+            "--json",
+            "--space",
+            SPACE_FILE,
+        ],
+        cwd=tmp_path,
         env=os.environ | {"OMP_NUM_THREADS": "1"},
         capture_output=True,
         text=True,
         timeout=280,
         check=False,
     )
-
-
-@pytest.mark.slow
-def test_a_quick_run_of_some_parts(tmp_path: Path) -> None:
-    write_space(tmp_path)
-    parts = ("--space", "tiny.yaml", "--part", "memory", "--part", "prediction")
-    done = upnas(*parts, "--out", "out", "--json", cwd=tmp_path)
     assert done.returncode == 0, done.stderr
     assert done.stdout.count("\n") == 1
-    found = InstrumentBenchmark.model_validate(json.loads(done.stdout))
-    written = (tmp_path / "out" / "measure-cpu.json").read_text()
-    assert InstrumentBenchmark.model_validate_json(written) == found
-    assert found.command == f"upnas bench measure --quick {' '.join(parts)} --json"
-    assert (len(found.memory), found.beside, found.rivalry) == (4, None, None)
-    assert "upnas: 4 candidates, two passes" in done.stderr
-    assert "out/measure-cpu.svg" in done.stderr
-    for path in (tmp_path / "out").iterdir():  # nothing of this machine's folders
-        assert str(tmp_path) not in path.read_text()
-
-
-@pytest.mark.slow
-def test_a_quick_run_of_everything(tmp_path: Path) -> None:
-    write_space(tmp_path)
-    done = upnas("--space", "tiny.yaml", cwd=tmp_path)
-    assert done.returncode == 0, done.stderr
-    heads = [line for line in done.stdout.splitlines() if line.startswith("## ")]
-    assert len(heads) == 5
-    assert "trainings of one thread each ran on this machine" in done.stdout
-    assert not (tmp_path / "out").exists()
+    found = InstrumentBenchmark.model_validate_json(done.stdout)
+    assert None not in (found.beside, found.rivalry, found.prediction)
+    assert len(found.memory) == len(found.candidates) == 4
+    assert instrument_markdown(found).count("\n## ") == 5
+    assert [path.name for path in tmp_path.iterdir()] == [SPACE_FILE]
