@@ -20,7 +20,6 @@ from upnas.front import (
 )
 from upnas.records import Objective, StudyHeader, TrialRecord
 from upnas.report.words import (
-    TIMES,
     format_estimate,
     metric_name,
     metric_words,
@@ -221,8 +220,6 @@ def _value_columns(summary: StudySummary) -> list[_Values]:
     for row, o in enumerate(summary.objectives):
         values = {entry.key: entry.values[row] for entry in entries}
         columns.append(_Values(value_head(o), o.metric, values))
-        if o.metric == "latency_ms":
-            columns.append(_ratios(summary, o))
     columns += [_reported(summary, name) for name in summary.reported_targets]
     for objective in summary.objectives:
         scores = {entry.key: entry.test_quality.get(objective.metric) for entry in entries}
@@ -231,7 +228,8 @@ def _value_columns(summary: StudySummary) -> list[_Values]:
     for metric in summary.other_metrics:
         scores = {entry.key: entry.quality.get(metric) for entry in entries}
         columns.append(_Values(_with_bracket(metric_words(metric), metric), metric, scores))
-    return columns
+    latencies = [o for o in summary.objectives if o.metric == "latency_ms"]
+    return columns + [_ratios(summary, o) for o in latencies]
 
 
 def _ratios(summary: StudySummary, objective: Objective) -> _Values:
@@ -242,7 +240,7 @@ def _ratios(summary: StudySummary, objective: Objective) -> _Values:
         known = None if costs is None else costs.latency or costs.predicted
         ratios[entry.key] = None if known is None else Estimate(mean=known.ratio)
     where = "" if objective.target is None else f"@{objective.target}"
-    return _Values(f"{TIMES} reference{where}", "ratio", ratios)
+    return _Values(f"latency{where} / reference", "ratio", ratios)
 
 
 def _reported(summary: StudySummary, target: str) -> _Values:
