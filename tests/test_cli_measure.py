@@ -23,7 +23,7 @@ from upnas.cli.candidates import chosen_candidates, chosen_target
 from upnas.cli.measure import load_network, parse_input
 from upnas.errors import TargetError
 from upnas.measure.environment import available_cpus
-from upnas.measure.latency import LatencySettings
+from upnas.measure.timing.latency import LatencySettings
 from upnas.records import Survey
 from upnas.report.words import target_words
 from upnas.space import SearchSpace, default_choice, load_space

@@ -782,7 +782,7 @@ def test_a_busy_device_fails_a_strict_trial(
     prepared: TrialSpec, gate: DeviceGate, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setattr(LoadWatch, "read", lambda _: Conditions(foreign_cpus=1.5))
-    monkeypatch.setattr("upnas.measure.latency._WATCH_S", 0.0)
+    monkeypatch.setattr("upnas.measure.timing.latency._WATCH_S", 0.0)
     strict = updated(prepared, is_strict=True, targets=(TARGET,))
     record = first_record(request(known_costs=()), strict, gate)
     assert (record.state, record.reason) == (TrialState.FAILED, "device_busy")

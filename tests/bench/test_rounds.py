@@ -8,7 +8,7 @@ from collections.abc import Callable
 import pytest
 
 from upnas.bench.rounds import MAX_SAMPLES, MIN_SAMPLES, sample_rounds
-from upnas.measure.clocks import Timing
+from upnas.measure.timing.clocks import Timing
 from upnas.records import ClockName
 
 

@@ -14,7 +14,7 @@ from upnas.bench.records import Benchmark, BenchSettings
 from upnas.bench.run import run_benchmark
 from upnas.bench.shapes import Job, plan_jobs
 from upnas.errors import TargetError
-from upnas.measure.clocks import Timing
+from upnas.measure.timing.clocks import Timing
 from upnas.records import ClockName
 from upnas.upsamplers import Nearest, Upsampler
 

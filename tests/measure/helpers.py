@@ -7,8 +7,8 @@ from collections.abc import Callable, Sequence
 import torch
 from torch import Tensor
 
-from upnas.measure.clocks import Timing
 from upnas.measure.runtimes import Session
+from upnas.measure.timing.clocks import Timing
 from upnas.records import ClockName, TargetReference
 
 

@@ -18,7 +18,7 @@ PROGRAM = """
 import json, resource, sys
 import torch
 from torch import nn
-from upnas.measure.interleave import conditions_of
+from upnas.measure.timing.interleave import conditions_of
 from upnas.records import Target
 
 # 37 MiB each: above 32 MiB no history of the process makes glibc keep a block.

@@ -11,10 +11,10 @@ from models.helpers import SEGMENTATION, sr, sr_signature, unet
 from torch import Tensor, nn
 
 from upnas.errors import TargetError
-from upnas.measure import export
-from upnas.measure.export import NEEDED_PACKAGES, probe_candidate, probe_export
-from upnas.measure.exporters import EXPORTERS
-from upnas.measure.families import family
+from upnas.measure.export import probe as export
+from upnas.measure.export.exporters import EXPORTERS
+from upnas.measure.export.families import family
+from upnas.measure.export.probe import NEEDED_PACKAGES, probe_candidate, probe_export
 from upnas.models import build_model
 from upnas.upsamplers import (
     Bilinear,

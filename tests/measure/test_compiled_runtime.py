@@ -12,8 +12,8 @@ import pytest
 import torch
 from torch import Tensor, nn
 
-from upnas.measure.interleave import conditions_of
 from upnas.measure.runtimes import RUNTIMES, Session, compiled
+from upnas.measure.timing.interleave import conditions_of
 from upnas.records import Target
 
 from .runtime_helpers import convolutions, eager_output

@@ -6,8 +6,8 @@ import pytest
 import torch
 from torch import Tensor, nn
 
-from upnas.measure.device_memory import device_memory
-from upnas.measure.memory import peak_memory_bytes
+from upnas.measure.memory.device import device_memory
+from upnas.measure.memory.tensors import peak_memory_bytes
 from upnas.records import DeviceMemory
 
 

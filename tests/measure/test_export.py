@@ -11,8 +11,8 @@ import torch.nn.functional as F
 from torch import Tensor, nn
 
 from upnas.errors import TargetError
-from upnas.measure import export
-from upnas.measure.export import NEEDED_PACKAGES, probe_export
+from upnas.measure.export import probe as export
+from upnas.measure.export.probe import NEEDED_PACKAGES, probe_export
 
 needs_onnx = pytest.mark.skipif(
     any(importlib.util.find_spec(name) is None for name in NEEDED_PACKAGES["onnx"]),

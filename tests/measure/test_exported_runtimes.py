@@ -14,8 +14,8 @@ import pytest
 import torch
 from torch import Tensor, nn
 
-from upnas.measure.numerics import output_error
-from upnas.measure.onnx import export_onnx
+from upnas.measure.export.numerics import output_error
+from upnas.measure.export.onnx import export_onnx
 from upnas.measure.runtimes import RUNTIMES, ExportedSession, onnx_runtime
 from upnas.measure.runtimes import openvino as openvino_module
 from upnas.measure.runtimes.base import random_input

@@ -12,7 +12,7 @@ import torch
 from torch import Tensor, nn
 from torch.nn.utils.parametrizations import weight_norm
 
-from upnas.measure.families import family
+from upnas.measure.export.families import family
 from upnas.upsamplers import Bilinear, DySample, Nearest, Upsampler
 
 

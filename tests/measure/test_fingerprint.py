@@ -239,7 +239,7 @@ def test_driver_version_without_a_kernel_module_comes_from_its_tool(
     [
         ("upsamplers/functional/deep.py", True),
         ("models/unet.py", True),
-        ("measure/clocks.py", True),
+        ("measure/timing/clocks.py", True),
         ("report/html.py", False),
         ("measure/notes.txt", False),
     ],

@@ -21,10 +21,10 @@ from upnas.measure.environment import available_cpus
 from upnas.measure.fingerprint import machine_fingerprint
 from upnas.measure.gate import DeviceGate, StudyGates
 from upnas.measure.instrument import Instrument
-from upnas.measure.latency import LatencySettings
-from upnas.measure.memory import peak_memory_bytes, training_peak_memory_bytes
+from upnas.measure.memory.tensors import peak_memory_bytes, training_peak_memory_bytes
 from upnas.measure.runtimes import RUNTIMES, Runtime, Session
 from upnas.measure.runtimes.eager import Eager
+from upnas.measure.timing.latency import LatencySettings
 from upnas.records import Conditions, Costs, PredictedLatency, Target
 
 TARGET = Target(name="laptop", input=(3, 16, 16), batch=2)

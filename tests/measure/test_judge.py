@@ -8,8 +8,8 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from upnas.measure.clocks import Timing
-from upnas.measure.judge import Judge, Pair, half_width, spread
+from upnas.measure.timing.clocks import Timing
+from upnas.measure.timing.judge import Judge, Pair, half_width, spread
 
 JUDGE = Judge(max_half_width=0.02, max_drift=0.1, max_spread=0.15)
 

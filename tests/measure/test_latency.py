@@ -12,17 +12,17 @@ import torch
 from torch import nn
 
 from upnas.errors import BusyDeviceError
-from upnas.measure.clocks import CpuClock, DeviceClock, WallClock, clock_for
 from upnas.measure.conditions import LoadWatch
 from upnas.measure.environment import available_cpus
-from upnas.measure.latency import (
+from upnas.measure.runtimes import RUNTIMES
+from upnas.measure.timing.clocks import CpuClock, DeviceClock, WallClock, clock_for
+from upnas.measure.timing.latency import (
     LatencySettings,
     check_quiet,
     measure_arm_costs,
     measure_latency,
     measure_reference,
 )
-from upnas.measure.runtimes import RUNTIMES
 from upnas.records import Conditions, Latency, Target
 
 from .helpers import CountingSession, FakeClock, calm
@@ -287,7 +287,7 @@ def test_strict_takes_the_number_of_a_quiet_block_only(
 
 
 def test_a_quiet_device_is_watched_for(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr("upnas.measure.latency._WATCH_S", 0.0)
+    monkeypatch.setattr("upnas.measure.timing.latency._WATCH_S", 0.0)
     busy(monkeypatch, [0.01, 1.5])
     check_quiet(TARGET)
     with pytest.raises(BusyDeviceError, match=r"1\.50 CPUs busy"):

@@ -12,7 +12,7 @@ import torch.nn.functional as F
 from models.helpers import SEGMENTATION, unet
 from torch import Tensor, nn
 
-from upnas.measure.memory import num_parameters, peak_memory_bytes
+from upnas.measure.memory.tensors import num_parameters, peak_memory_bytes
 from upnas.models import build_model
 
 FLOAT = 4  # bytes

@@ -7,7 +7,7 @@ import math
 import pytest
 import torch
 
-from upnas.measure.numerics import output_error
+from upnas.measure.export.numerics import output_error
 
 
 def test_the_error_is_the_norm_of_the_difference_over_that_of_the_expected() -> None:

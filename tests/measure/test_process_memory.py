@@ -12,8 +12,8 @@ import numpy as np
 import pytest
 
 from upnas.errors import TargetError
-from upnas.measure import process_memory
-from upnas.measure.process_memory import ProcessRuntime, process_peak_rss_mib
+from upnas.measure.memory import process as process_memory
+from upnas.measure.memory.process import ProcessRuntime, process_peak_rss_mib
 
 pytest.importorskip("onnx", reason="needs onnx (pip install upnas[onnx])")
 from onnx import TensorProto, helper, numpy_helper

@@ -11,10 +11,10 @@ import torch
 from models.helpers import SEGMENTATION, unet
 from torch import Tensor, nn
 
-from upnas.measure.interleave import conditions_of
-from upnas.measure.numerics import output_error
+from upnas.measure.export.numerics import output_error
 from upnas.measure.runtimes import RUNTIMES, ExportedSession
 from upnas.measure.runtimes.base import random_input
+from upnas.measure.timing.interleave import conditions_of
 from upnas.models import build_model
 from upnas.records import RUNTIME_DTYPES, MemoryFormat, Target
 

@@ -13,12 +13,12 @@ import torch
 from models.helpers import SEGMENTATION, choices, unet
 from torch import Tensor, nn
 
-from upnas.measure.clocks import CpuClock, Timing
 from upnas.measure.gate import DeviceGate, StudyGates
-from upnas.measure.memory import num_parameters, peak_memory_bytes
+from upnas.measure.memory.tensors import num_parameters, peak_memory_bytes
 from upnas.measure.runtimes.base import DTYPES
-from upnas.measure.stage_places import OfOneInput
-from upnas.measure.stage_table import TableSettings, measure_stage_table
+from upnas.measure.stages.places import OfOneInput
+from upnas.measure.stages.table import TableSettings, measure_stage_table
+from upnas.measure.timing.clocks import CpuClock, Timing
 from upnas.models import build_model
 from upnas.prediction import LatencyModel, predict_costs
 from upnas.records import Candidate, ClockName, Target, TaskSignature

@@ -11,11 +11,11 @@ from models.helpers import SEGMENTATION, choices, sr, sr_signature, unet
 from torch import Tensor
 
 from upnas.measure.gate import DeviceGate, StudyGates
-from upnas.measure.memory import num_parameters, peak_memory_bytes
+from upnas.measure.memory.tensors import num_parameters, peak_memory_bytes
 from upnas.measure.runtimes.base import DTYPES, target_model
-from upnas.measure.stage_memory import Skeleton, static_bytes
-from upnas.measure.stage_places import find_places
-from upnas.measure.stage_table import TableSettings, measure_stage_table
+from upnas.measure.stages.memory import Skeleton, static_bytes
+from upnas.measure.stages.places import find_places
+from upnas.measure.stages.table import TableSettings, measure_stage_table
 from upnas.models import build_model, describe_stages
 from upnas.prediction import predicted_peak_bytes
 from upnas.records import Candidate, StageTable, Target, TaskSignature

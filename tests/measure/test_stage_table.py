@@ -16,12 +16,12 @@ from models.helpers import SEGMENTATION, choices, sr, sr_signature, unet
 from torch import Tensor, nn
 
 from upnas.errors import SpaceError, TargetError
-from upnas.measure.clocks import Timing
 from upnas.measure.gate import DeviceGate, StudyGates
 from upnas.measure.runtimes import Session
 from upnas.measure.runtimes.eager import Eager
-from upnas.measure.stage_places import find_places
-from upnas.measure.stage_table import OfOneInput, TableSettings, measure_stage_table
+from upnas.measure.stages.places import find_places
+from upnas.measure.stages.table import OfOneInput, TableSettings, measure_stage_table
+from upnas.measure.timing.clocks import Timing
 from upnas.models import Decoder, build_model, describe_stages
 from upnas.prediction import LatencyModel
 from upnas.records import Candidate, ClockName, StageCost, StageTable, Target
@@ -222,7 +222,7 @@ def test_what_changes_other_stages_or_is_learned_has_no_costs_alone(gates: Study
 def test_an_upsampler_that_the_target_refuses_says_why(
     gates: StudyGates, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr("upnas.measure.stage_times.RUNTIMES", {"eager": Picky(Carafe)})
+    monkeypatch.setattr("upnas.measure.stages.times.RUNTIMES", {"eager": Picky(Carafe)})
     table = table_of(gates, "carafe", "nearest")
     cost = cost_of(table, 0, "carafe")
     assert cost.ratio is None
@@ -234,7 +234,7 @@ def test_an_upsampler_that_the_target_refuses_says_why(
 def test_a_reference_that_the_target_refuses_alone_ends_the_matter(
     gates: StudyGates, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr("upnas.measure.stage_times.RUNTIMES", {"eager": Picky(Bilinear)})
+    monkeypatch.setattr("upnas.measure.stages.times.RUNTIMES", {"eager": Picky(Bilinear)})
     with pytest.raises(TargetError, match=r"bilinear.* alone: .*no kernel for .* Measure every"):
         table_of(gates, "nearest")
 

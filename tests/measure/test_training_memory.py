@@ -14,7 +14,7 @@ from torch.multiprocessing.reductions import StorageWeakRef
 from torch.utils._python_dispatch import TorchDispatchMode
 from torch.utils._pytree import tree_leaves
 
-from upnas.measure.memory import peak_memory_bytes, training_peak_memory_bytes
+from upnas.measure.memory.tensors import peak_memory_bytes, training_peak_memory_bytes
 from upnas.models import build_model
 from upnas.records import TaskSignature
 from upnas.space import TrainingConfig

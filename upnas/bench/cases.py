@@ -25,7 +25,7 @@ from typing_extensions import override
 
 from upnas.bench.naive import KERNELS, NAIVE
 from upnas.bench.records import BenchSettings, DType, Mode, Shape
-from upnas.measure.memory import peak_memory_bytes
+from upnas.measure.memory.tensors import peak_memory_bytes
 from upnas.records import StageChoice
 from upnas.upsamplers import Upsampler, build_upsampler, find_upsampler
 from upnas.upsamplers.switched import Switched

@@ -17,7 +17,7 @@ from typing import Final
 
 import torch
 
-from upnas.measure.clocks import Clock, Timing
+from upnas.measure.timing.clocks import Clock, Timing
 from upnas.records import ClockName
 
 #: The fewest samples of a function, however slow it is, and the most, however fast.

@@ -24,10 +24,11 @@ from upnas.bench.records import (
 )
 from upnas.bench.rounds import ColdDeviceClock, sample_rounds
 from upnas.bench.shapes import Job
-from upnas.measure.clocks import Clock, clock_for
+from upnas.errors import first_line
 from upnas.measure.environment import describe_environment
 from upnas.measure.gate import DeviceGate
 from upnas.measure.targets import check_target
+from upnas.measure.timing.clocks import Clock, clock_for
 from upnas.records import StageChoice, Target
 from upnas.upsamplers import Upsampler
 
@@ -115,7 +116,7 @@ def _measure(
         try:
             entries.append(_prepare(entry, job, inputs, settings, memory_limit))
         except Exception as error:  # whatever a strange shape, dtype or layout makes torch raise
-            refusals.append(Refusal(entry=entry, reason=_reason(error)))
+            refusals.append(Refusal(entry=entry, reason=first_line(error)))
     source = torch.ones(settings.copy_bytes // 8, device=settings.device)  # float32, read + written
     destination = torch.empty_like(source)
     cases = [case for entry in entries for case in (entry.lean, entry.naive) if case is not None]
@@ -173,14 +174,8 @@ def _prepare(
         naive = build_naive(entry, upsampler, job.shape, settings)
         slow = None if naive is None else case(naive)
     except Exception as error:  # as in _measure
-        return _Entry(entry, lean, None, _reason(error))
+        return _Entry(entry, lean, None, first_line(error))
     return _Entry(entry, lean, slow, None)
-
-
-def _reason(error: Exception) -> str:
-    """The first line: what follows in torch's messages is a stack."""
-    lines = str(error).splitlines() or [""]
-    return f"{type(error).__name__}: {lines[0]}"
 
 
 @contextmanager

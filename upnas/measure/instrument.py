@@ -11,27 +11,27 @@ from typing import Any
 import torch
 from torch import nn
 
-from upnas.errors import TargetError
-from upnas.measure.device_memory import device_memory
-from upnas.measure.export import probe_candidate
+from upnas.errors import TargetError, first_line
+from upnas.measure.export.numerics import output_error
+from upnas.measure.export.probe import probe_candidate
 from upnas.measure.fingerprint import machine_fingerprint
 from upnas.measure.gate import StudyGates
-from upnas.measure.latency import (
+from upnas.measure.memory.device import device_memory
+from upnas.measure.memory.process import ProcessRuntime, process_peak_rss_mib
+from upnas.measure.memory.tensors import (
+    num_parameters,
+    peak_memory_bytes,
+    training_peak_memory_bytes,
+)
+from upnas.measure.runtimes import RUNTIMES, Session, random_input
+from upnas.measure.runtimes.base import DTYPES, ExportedSession, target_model
+from upnas.measure.targets import check_target
+from upnas.measure.timing.latency import (
     DEFAULT_SETTINGS,
     LatencySettings,
     measure_latency,
     measure_reference,
 )
-from upnas.measure.memory import (
-    num_parameters,
-    peak_memory_bytes,
-    training_peak_memory_bytes,
-)
-from upnas.measure.numerics import output_error
-from upnas.measure.process_memory import ProcessRuntime, process_peak_rss_mib
-from upnas.measure.runtimes import RUNTIMES, Session, random_input
-from upnas.measure.runtimes.base import DTYPES, ExportedSession, target_model
-from upnas.measure.targets import check_target
 from upnas.records import (
     OPTIONAL_COSTS,
     Costs,
@@ -84,7 +84,7 @@ class Instrument:
         except Exception as error:
             raise TargetError(
                 f"Target {self.target.name!r}: runtime {self.target.runtime!r} cannot run the "
-                f"reference network: {_first_line(error)}."
+                f"reference network: {first_line(error)}."
             ) from error
         with gates.of(self.target.device).exclusive():
             return measure_reference(session, self.target, machine=self.machine)
@@ -108,7 +108,7 @@ class Instrument:
             model: Takes (batch, *target.input).
             calm: From :meth:`time_reference`.
             gates: Of the devices of the study.
-            export_formats: Formats to probe, see :mod:`upnas.measure.export`.
+            export_formats: Formats to probe, see :mod:`upnas.measure.export.probe`.
             optional: Which of ``OPTIONAL_COSTS`` to work out.
             settings: Precision and effort of the latency.
 
@@ -128,7 +128,7 @@ class Instrument:
             except (torch.OutOfMemoryError, MemoryError):
                 raise
             except Exception as reason:  # whatever a runtime raises is the answer
-                return costs.model_copy(update={"unserved": _first_line(reason)})
+                return costs.model_copy(update={"unserved": first_line(reason)})
             rss = None
             if "process_peak_rss_mib" in optional and isinstance(session, ExportedSession):
                 with gates.shared():
@@ -240,10 +240,5 @@ def _training_peak_mib(
     except (torch.OutOfMemoryError, MemoryError):
         raise
     except Exception as error:
-        logger.info("No training peak of %s: %s", type(model).__name__, _first_line(error))
+        logger.info("No training peak of %s: %s", type(model).__name__, first_line(error))
         return None
-
-
-def _first_line(error: Exception) -> str:
-    lines = str(error).strip().splitlines() or [""]
-    return f"{type(error).__name__}: {lines[0][:300]}"

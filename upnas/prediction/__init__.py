@@ -1,7 +1,7 @@
 """What candidates cost, worked out from the costs of single stages and from measured candidates.
 
 A space has more candidates than can be measured, but few stages and options: timed one by one
-(:mod:`upnas.measure.stage_table`), they predict every candidate. :class:`LatencyModel` learns from
+(:mod:`upnas.measure.stages.table`), they predict every candidate. :class:`LatencyModel` learns from
 measured candidates where the sum of the stages is wrong, states an interval, and audits both
 against measurements that it has not seen. :func:`verdict_on` and :func:`is_surely_dominated` say
 whether an interval is narrow enough for a decision; a candidate is measured where it is not.

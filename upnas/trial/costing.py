@@ -13,8 +13,8 @@ from upnas.measure.conditions import disturbance
 from upnas.measure.fingerprint import machine_fingerprint
 from upnas.measure.gate import DeviceGate, StudyGates
 from upnas.measure.instrument import Instrument
-from upnas.measure.latency import DEFAULT_SETTINGS, LatencySettings, check_quiet
-from upnas.measure.stage_table import measure_stage_table
+from upnas.measure.stages.table import measure_stage_table
+from upnas.measure.timing.latency import DEFAULT_SETTINGS, LatencySettings, check_quiet
 from upnas.models import build_model
 from upnas.records import (
     Candidate,

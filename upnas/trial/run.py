@@ -24,10 +24,10 @@ from upnas.artifacts import network_dc_gain_spread
 from upnas.errors import BusyDeviceError
 from upnas.front import BELOW_TRIVIAL
 from upnas.measure.gate import DeviceGate, StudyGates
-from upnas.measure.latency import measure_arm_costs
 from upnas.measure.runtimes import RUNTIMES
-from upnas.measure.stage_table import OfOneInput
+from upnas.measure.stages.table import OfOneInput
 from upnas.measure.targets import check_target
+from upnas.measure.timing.latency import measure_arm_costs
 from upnas.models import build_model
 from upnas.records import Quality, RungResult, Target, TrialRecord, TrialState
 from upnas.tasks import build_task

@@ -13,15 +13,15 @@ from torch import nn
 
 from upnas.errors import SpaceError, TargetError
 from upnas.measure.environment import describe_environment
-from upnas.measure.export import check_export
+from upnas.measure.export.probe import check_export
 from upnas.measure.fingerprint import machine_fingerprint
 from upnas.measure.gate import StudyGates
 from upnas.measure.instrument import Instrument
-from upnas.measure.latency import LatencySettings, check_quiet
 from upnas.measure.reference import StandardReference
 from upnas.measure.runtimes import random_input
-from upnas.measure.stage_table import measure_stage_table
+from upnas.measure.stages.table import measure_stage_table
 from upnas.measure.targets import check_target
+from upnas.measure.timing.latency import LatencySettings, check_quiet
 from upnas.models import build_model
 from upnas.records import (
     OPTIONAL_COSTS,

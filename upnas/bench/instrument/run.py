@@ -32,10 +32,10 @@ from upnas.errors import SpaceError, TargetError, suggest_name
 from upnas.measure.environment import available_cpus, describe_environment
 from upnas.measure.gate import StudyGates
 from upnas.measure.instrument import Instrument
-from upnas.measure.interleave import conditions_of
-from upnas.measure.memory import peak_memory_bytes, training_peak_memory_bytes
+from upnas.measure.memory.tensors import peak_memory_bytes, training_peak_memory_bytes
 from upnas.measure.runtimes import RUNTIMES
-from upnas.measure.stage_table import measure_stage_table
+from upnas.measure.stages.table import measure_stage_table
+from upnas.measure.timing.interleave import conditions_of
 from upnas.models import build_model
 from upnas.prediction import LatencyModel, Observation
 from upnas.records import Candidate, Latency, Target, TargetReference

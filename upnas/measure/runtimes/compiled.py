@@ -12,9 +12,9 @@ import torch
 from torch import Tensor, nn
 from typing_extensions import override
 
-from upnas.measure.interleave import conditions_of
 from upnas.measure.runtimes.base import Runtime, Session, target_input, target_model
 from upnas.measure.runtimes.eager import plain
+from upnas.measure.timing.interleave import conditions_of
 from upnas.records import Target
 
 # Above any number of graph breaks: see _compiled.

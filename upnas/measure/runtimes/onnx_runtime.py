@@ -13,7 +13,7 @@ import torch
 from torch import Tensor, nn
 from typing_extensions import override
 
-from upnas.measure.onnx import export_onnx
+from upnas.measure.export.onnx import export_onnx
 from upnas.measure.runtimes.base import DTYPES, ExportedSession, Runtime, Session, random_input
 from upnas.measure.runtimes.eager import plain
 from upnas.records import RuntimeName, Target

@@ -9,11 +9,12 @@ from typing import Final, NamedTuple
 
 from torch import nn
 
-from upnas.measure.clocks import Clock, Timing, clock_for
+from upnas.errors import first_line
 from upnas.measure.gate import StudyGates
-from upnas.measure.interleave import Forward, Interleaver, conditions_of
 from upnas.measure.runtimes import RUNTIMES, Session
-from upnas.measure.stage_places import OfOneInput, Place
+from upnas.measure.stages.places import OfOneInput, Place
+from upnas.measure.timing.clocks import Clock, Timing, clock_for
+from upnas.measure.timing.interleave import Forward, Interleaver, conditions_of
 from upnas.records import StageChoice, Target
 from upnas.upsamplers import Upsampler
 
@@ -117,7 +118,7 @@ def _time_group(
                 with gates.shared():
                     sessions[option.work] = _opened(stack, option, target)
             except Exception as error:  # whatever a runtime raises is the answer
-                times[option.work] = _first_line(error)
+                times[option.work] = first_line(error)
         if not sessions:
             return times
         forwards = [reference.run, *(session.run for session in sessions.values())]
@@ -163,8 +164,3 @@ def _take_rounds(
                 while len(rounds) < settings.num_rounds and timer.wall_s < slice_end_s:
                     rounds.append(timer.sample_round())
     return rounds
-
-
-def _first_line(error: Exception) -> str:
-    lines = str(error).strip().splitlines() or [""]
-    return f"{type(error).__name__}: {lines[0][:200]}"

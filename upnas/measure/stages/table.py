@@ -13,18 +13,18 @@ import itertools
 from collections.abc import Sequence
 
 from upnas.errors import TargetError
-from upnas.measure.clocks import Clock
 from upnas.measure.gate import StudyGates
-from upnas.measure.memory import num_parameters
-from upnas.measure.stage_memory import Skeleton
-from upnas.measure.stage_places import OfOneInput, Place, find_places
-from upnas.measure.stage_times import (
+from upnas.measure.memory.tensors import num_parameters
+from upnas.measure.stages.memory import Skeleton
+from upnas.measure.stages.places import OfOneInput, Place, find_places
+from upnas.measure.stages.times import (
     DEFAULT_SETTINGS,
     Option,
     TableSettings,
     Times,
     time_options,
 )
+from upnas.measure.timing.clocks import Clock
 from upnas.models import StageInfo, build_model, build_upsampler_of, describe_stages
 from upnas.models.base import seeded
 from upnas.records import Candidate, StageChoice, StageCost, StageTable, Target, TaskSignature

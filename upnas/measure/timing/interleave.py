@@ -9,7 +9,7 @@ from typing import Final
 import torch
 
 from upnas.measure.allocator import keep_freed_memory
-from upnas.measure.clocks import Clock, Timing
+from upnas.measure.timing.clocks import Clock, Timing
 from upnas.records import Target
 
 MAX_WARMUP_ROUNDS: Final = 20

@@ -10,7 +10,7 @@ from typing import Final
 import torch
 from torch import Tensor, nn
 
-from upnas.measure.onnx import export_onnx
+from upnas.measure.export.onnx import export_onnx
 
 
 def _torch_export(model: nn.Module, x: Tensor) -> Tensor:

@@ -24,11 +24,11 @@ import torch
 from torch import Tensor, nn
 
 from upnas.errors import TargetError, suggest_name
-from upnas.measure.exporters import EXPORTERS, reason
-from upnas.measure.families import family
-from upnas.measure.onnx import quiet
+from upnas.measure.export.exporters import EXPORTERS, reason
+from upnas.measure.export.families import family
+from upnas.measure.export.onnx import quiet
 from upnas.measure.runtimes import random_input
-from upnas.measure.stage_places import OfOneInput
+from upnas.measure.stages.places import OfOneInput
 from upnas.upsamplers import Upsampler
 
 #: The formats, and what each needs beyond the installed dependencies.

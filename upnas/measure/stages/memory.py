@@ -16,9 +16,9 @@ import torch
 from torch import Tensor, nn
 from typing_extensions import override
 
-from upnas.measure.memory import num_parameters, peak_memory_bytes
+from upnas.measure.memory.tensors import num_parameters, peak_memory_bytes
 from upnas.measure.runtimes.base import DTYPES, target_model
-from upnas.measure.stage_places import Place
+from upnas.measure.stages.places import Place
 from upnas.records import Target
 from upnas.upsamplers import Upsampler
 

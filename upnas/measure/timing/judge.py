@@ -6,7 +6,7 @@ import statistics
 from collections.abc import Sequence
 from dataclasses import dataclass
 
-from upnas.measure.clocks import Timing
+from upnas.measure.timing.clocks import Timing
 from upnas.records import median_interval
 
 Pair = list[Timing]  # reference, candidate

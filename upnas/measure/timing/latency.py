@@ -22,11 +22,11 @@ from dataclasses import dataclass
 from typing import Final, NamedTuple
 
 from upnas.errors import BusyDeviceError
-from upnas.measure.clocks import Clock, Timing, clock_for
 from upnas.measure.conditions import LoadWatch, disturbance
-from upnas.measure.interleave import MAX_WARMUP_ROUNDS, Interleaver, conditions_of
-from upnas.measure.judge import Judge, Pair, half_width, spread
 from upnas.measure.runtimes import Session
+from upnas.measure.timing.clocks import Clock, Timing, clock_for
+from upnas.measure.timing.interleave import MAX_WARMUP_ROUNDS, Interleaver, conditions_of
+from upnas.measure.timing.judge import Judge, Pair, half_width, spread
 from upnas.records import Latency, Target, TargetReference
 
 logger = logging.getLogger(__name__)
@@ -96,10 +96,10 @@ def measure_latency(
 ) -> Latency:
     """Time a network in interleaved pairs with the reference.
 
-    A block of pairs is judged (:class:`~upnas.measure.judge.Judge`) and measured anew if it is
-    rejected. The result is the first block that is accepted, or all blocks together that were
-    merely too short, or the narrowest block with the reason why it is not to be trusted. Where
-    one network is several times faster, its samples are means of some forwards.
+    A block of pairs is judged (:class:`~upnas.measure.timing.judge.Judge`) and measured anew if
+    it is rejected. The result is the first block that is accepted, or all blocks together that
+    were merely too short, or the narrowest block with the reason why it is not to be trusted.
+    Where one network is several times faster, its samples are means of some forwards.
 
     Args:
         candidate: The network, ready on the target.

@@ -1,0 +1,1 @@
+"""What single upsamplers cost at the places that they have in a network."""
