@@ -1,1 +1,1 @@
-"""How long a forward takes: clocks, turns with the reference, the judge of a block, the protocol."""
+"""How long a forward takes: clocks, turns with a reference, the judge of a block, the protocol."""
