@@ -143,16 +143,17 @@ def test_layout_of_the_target(gates: StudyGates) -> None:
 
         def forward(self, x: Tensor) -> Tensor:
             layouts.add(x.is_contiguous())
-            y: Tensor = self.conv(x)
-            return y.contiguous() + 1  # makes a copy in the other layout only
+            z = x.contiguous()  # this, and the next one, copy in the other layout only
+            y: Tensor = self.conv(z)
+            return y.contiguous() + 1
 
     flat, last = (
         measured(Flat(), gates, TARGET.model_copy(update={"memory_format": layout}), optional=())
         for layout in ("contiguous", "channels_last")
     )
     assert layouts == {True, False}  # False: in the forwards of the second one
-    features = 4 * 2 * 4 * 16 * 16
-    assert (last.peak_memory_mib - flat.peak_memory_mib) * 2**20 == features
+    x, features = 4 * 2 * 3 * 16 * 16, 4 * 2 * 4 * 16 * 16
+    assert (last.peak_memory_mib - flat.peak_memory_mib) * 2**20 == x + features
     assert last.output_error == pytest.approx(0, abs=1e-6)
 
 
@@ -299,11 +300,15 @@ def test_numbers_that_a_dtype_cannot_hold_are_no_service(gates: StudyGates) -> N
 def test_want_of_memory_is_raised(
     error: Exception, gates: StudyGates, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    instrument = Instrument(net(4), TARGET)
-    calm = instrument.time_reference(gates)
-    use(monkeypatch, raising(error))
+    model = net(8)
+
+    def fill(wanted: nn.Module) -> None:
+        if wanted is model:
+            raise error
+
+    use(monkeypatch, Scripted(fill))
     with pytest.raises(type(error)):
-        Instrument(net(4), TARGET).measure(net(8), calm, gates)
+        measured(model, gates)
 
 
 @pytest.mark.parametrize("optional", [("process_peak_rss_mib",), ()], ids=["asked", "not asked"])
