@@ -46,8 +46,9 @@ class LatencySettings:
 
     Args:
         relative_width: A block ends when half the 95 % interval of its median pair ratio is below
-            this share of it. A block is rejected if it ended wider than twice that, or if the
-            medians of its two halves differ by more than twice that (drift).
+            this share of it.
+        max_width: A block is rejected if it ended wider than that, or if the medians of its two
+            halves differ by more than that (drift).
         min_pairs: Pairs in a block unless the budget is spent before.
         max_pairs: Pairs after which a block ends in any case.
         budget_s: Wall seconds after which a block ends, but never before six pairs.
@@ -62,7 +63,8 @@ class LatencySettings:
             number if all were.
     """
 
-    relative_width: float = 0.01
+    relative_width: float = 0.005
+    max_width: float = 0.02
     min_pairs: int = 15
     max_pairs: int = 300
     budget_s: float = 1.0
@@ -276,7 +278,7 @@ def _judge(settings: LatencySettings, calm: TargetReference) -> Judge:
     """The judge of a study: a reference that was unsteady from the start is let be so."""
     calm_spread = spread(calm.samples_ms) if len(calm.samples_ms) > 1 else 0.0
     return Judge(
-        max_half_width=2 * settings.relative_width,
+        max_half_width=settings.max_width,
         max_drift=settings.max_drift,
         max_spread=max(settings.max_spread, _WIDENED * calm_spread),
     )
