@@ -26,7 +26,9 @@ def test_minimal_file_gets_every_default(load: Load) -> None:
     )
     assert space.constraints == ()
     assert space.targets == (
-        Target(name="laptop", device="cpu", threads=1, batch=1, input=(3, 256, 256)),
+        Target(
+            name="laptop", device="cpu", threads=1, batch=1, input=(3, 256, 256), allocator="keep"
+        ),
     )
     assert space.training == TrainingConfig()
     assert space.search == SearchConfig()
@@ -65,8 +67,8 @@ training: {learning_rate: 1, steps_per_epoch: 7}
         Constraint(metric="exportable", equals="onnx"),
     )
     assert space.targets == (
-        Target(name="laptop", input=(3, 256, 256)),
-        Target(name="phone", threads=2, input=(3, 64, 48)),
+        Target(name="laptop", input=(3, 256, 256), allocator="keep"),
+        Target(name="phone", threads=2, input=(3, 64, 48), allocator="keep"),
     )
     assert (space.search.rungs, space.search.concurrency) == ((2,), 3)
     assert space.search.gpus_per_trial == 0.5
