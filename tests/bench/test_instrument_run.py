@@ -163,7 +163,7 @@ class Sleeper(Session):
 def test_rivals_give_milliseconds_per_forward(timer: str) -> None:
     session = Sleeper()
     assert 2.0 <= dict(RIVALS)[timer](session, 0.1) < 2000  # type: ignore[index]
-    assert session.num_forwards >= 11
+    assert session.num_forwards >= 5  # torch's own decide how many; torch 2.7 takes six
 
 
 def test_the_mean_of_ten_has_one_forward_before() -> None:

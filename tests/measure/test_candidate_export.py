@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import importlib.util
+import re
 from collections.abc import Callable
 from types import MappingProxyType
 
@@ -129,7 +130,7 @@ def test_the_upsampler_that_does_not_export_is_named_with_its_stage() -> None:
     assert list(outcomes) == list(FORMATS)
     for outcome in outcomes.values():
         assert outcome.startswith("stage 2 (ReadsValues): ")
-        assert "Could not guard on data-dependent expression" in outcome
+        assert re.search(r"Could not guard on data-dependent expression|Tensor\.item", outcome)
 
 
 def test_stages_are_counted_as_they_run() -> None:

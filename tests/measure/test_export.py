@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import importlib.util
 import logging
+import re
 
 import pytest
 import torch
@@ -78,20 +79,24 @@ def test_a_network_that_exports(format: str) -> None:
     assert net.norm.num_batches_tracked == 0
 
 
+#: What torch says of a network that reads values, newest and oldest supported.
+READS = r"Could not guard on data-dependent expression|Tensor\.item"
+
+
 @pytest.mark.parametrize(
     ("format", "net", "why"),
     [
-        ("torch_export", ReadsValues(), "Could not guard on data-dependent expression"),
+        ("torch_export", ReadsValues(), READS),
         pytest.param("onnx", Eigenvalues(), "aten._linalg_eigh", marks=needs_onnx),
-        ("compile", ReadsValues(), "Could not guard on data-dependent expression"),
-        ("compile", Prints(), "Dynamo does not know how to trace builtin operator `print`"),
-        ("compile", Apart(), "it was wrapped with `torch.compiler.disable`"),
+        ("compile", ReadsValues(), READS),
+        ("compile", Prints(), "print"),
+        ("compile", Apart(), "torch.compiler.disable|marked as skipped"),
     ],
     ids=["torch_export", "onnx", "item", "print", "disabled"],
 )
 def test_a_network_that_does_not_export_says_why(format: str, net: nn.Module, why: str) -> None:
     reason = probe_export(net, (1, 3, 8, 8), format)
-    assert why in reason
+    assert re.search(why, reason)
     assert "\n" not in reason
     assert len(reason) < 300
 

@@ -331,15 +331,12 @@ def test_predicting_runs_nothing_on_the_device(
     predicted = PredictedLatency(
         ratio=2.0, ratio_low=1.5, ratio_high=3.0, reference_ms=5.0, num_measured=4
     )
-    costs = instrument.predicted(
-        watch.network(), predicted, gates, export_formats=("torch_export",)
-    )
+    costs = instrument.predicted(watch.network(), predicted, gates)
     assert watch.seen == {("not timed", "shared")}
     assert (costs.latency_ms, costs.latency, costs.is_measured) == (10.0, None, False)
     assert costs.predicted == predicted
     assert costs.num_parameters == 3 * 3 + 3
     assert costs.peak_memory_mib > 0
-    assert dict(costs.exportable) == {"torch_export": "ok"}
     assert (costs.unserved, costs.output_error) == (None, None)
 
 

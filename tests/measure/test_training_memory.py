@@ -22,6 +22,8 @@ from upnas.tasks.base import Predict, Split, Task
 from upnas.training import Trainer
 from upnas.upsamplers import UPSAMPLERS, pin
 
+from .helpers import skip_where_fakes_have_another_layout
+
 FLOAT = 4  # bytes
 SHAPE = (2, 3, 17, 24)
 
@@ -92,6 +94,7 @@ def peak_of_a_trainers_second_step(net: nn.Module, shape: tuple[int, ...]) -> in
 
 @pytest.mark.parametrize("name", [name for name, kind in UPSAMPLERS.items() if 2 in kind.dims])
 def test_fake_tensors_agree_with_the_trainer(name: str) -> None:
+    skip_where_fakes_have_another_layout(name)
     net = build_model(unet(name, name), SEGMENTATION)
     pin(net, torch.zeros(1, 3, 33, 48))  # the arm that is not taken has no optimizer state
     net = net.to(memory_format=torch.channels_last)
