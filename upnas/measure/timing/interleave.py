@@ -2,11 +2,13 @@
 
 from __future__ import annotations
 
+import random
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
 from typing import Final
 
 import torch
+from torch import Tensor
 
 from upnas.measure.allocator import keep_freed_memory
 from upnas.measure.timing.clocks import Clock, Timing
@@ -15,6 +17,8 @@ from upnas.records import Target
 MAX_WARMUP_ROUNDS: Final = 20
 #: At most so many timed forwards of the faster network in one sample.
 MAX_REPEATS: Final = 4
+
+_MAX_SPACER_BYTES: Final = 2**20
 
 Forward = Callable[[], object]
 
@@ -36,12 +40,15 @@ class Interleaver:
         self._forwards = forwards
         self._clock = clock
         self._num_rounds = 0
+        self._rng = random.Random(0)
+        self._spacer: Tensor | None = None
         self.wall_s = 0.0
         self.repeats = [1] * len(forwards)
         self.num_warmup = 0
 
     def sample_round(self) -> list[Timing]:
         """Return one sample per network, in the order given, each as time per forward."""
+        self._move_heap()
         num_networks = len(self._forwards)
         timings = {}
         for step in range(num_networks):
@@ -70,6 +77,16 @@ class Interleaver:
             if num_stationary == 2:
                 break
         self.repeats = [min(MAX_REPEATS, round(max(best) / time)) for time in best]
+
+    def _move_heap(self) -> None:
+        """Let the activations of every round lie elsewhere.
+
+        Where they lie decides which lines of the caches they share, and that is 1-4 % of a
+        forward: with an allocator that keeps memory it would be the same luck in all samples.
+        """
+        self._spacer = None
+        num_bytes = self._rng.randrange(64, _MAX_SPACER_BYTES)
+        self._spacer = torch.empty(num_bytes, dtype=torch.uint8)
 
     def _sample(self, index: int) -> Timing:
         forward, repeats = self._forwards[index], self.repeats[index]
