@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
+from dataclasses import replace
 
 from upnas.front import CandidateSummary, StudySummary, minimised
 from upnas.prediction import (
@@ -122,12 +123,13 @@ def lacks_measurement(summary: StudySummary, entry: CandidateSummary) -> bool:
 def _may_be_on_front(summary: StudySummary, entry: CandidateSummary) -> bool:
     if not entry.is_eligible or all(costs.is_measured for costs in entry.newest.costs):
         return False
-    signs = [-1.0 if objective.direction == "maximize" else 1.0 for objective in summary.objectives]
-    best_case = [
-        sign * (value.low if objective.metric == "latency_ms" and value.low else value.mean)
-        for sign, objective, value in zip(signs, summary.objectives, entry.values, strict=True)
-        if value is not None
-    ]
+    values = tuple(
+        replace(value, mean=value.low)
+        if objective.metric == "latency_ms" and value is not None and value.low is not None
+        else value
+        for objective, value in zip(summary.objectives, entry.values, strict=True)
+    )
+    best_case = minimised(summary.header, replace(entry, values=values))
     front = [minimised(summary.header, member) for member in summary.front]
     return not is_surely_dominated(best_case, front)
 

@@ -133,9 +133,8 @@ def _costs_on(
         "export_formats": tuple(c.equals for c in spec.constraints if c.equals is not None),
         "optional": spec.optional_costs,
     }
-    instrument = _instrument(spec, target, gates)
     if predicted is not None:
-        return instrument.predicted(shipped, predicted, gates, **wanted)
+        return _instrument(spec, target, gates).predicted(shipped, predicted, gates, **wanted)
     calm = next(known for known in spec.references if known.target == target.name)
     settings = LatencySettings(is_strict=spec.is_strict)
     key = None
@@ -151,6 +150,7 @@ def _costs_on(
         found = cache.get(key)
         if found is not None and not (spec.is_strict and _was_disturbed(found)):
             return rebased(found, calm.latency_ms)
+    instrument = _instrument(spec, target, gates)
     costs = instrument.measure(shipped, calm, gates, settings=settings, **wanted)
     if cache is not None and key is not None:
         cache.put(key, costs)

@@ -11,7 +11,7 @@ from pathlib import Path
 import torch
 from torch import nn
 
-from upnas.errors import SpaceError, TargetError
+from upnas.errors import SpaceError, TargetError, first_line
 from upnas.measure.environment import describe_environment
 from upnas.measure.export.probe import check_export
 from upnas.measure.fingerprint import machine_fingerprint
@@ -172,9 +172,8 @@ def _check_forward(model: nn.Module, label: str, target: Target) -> None:
         with torch.inference_mode():
             output = exact(random_input(target.input_shape))
     except Exception as error:
-        reason = f"{type(error).__name__}: {error}".splitlines()[0]
         raise TargetError(
-            f"{label} does not run on an input of {target.input_shape}: {reason[:300]}. "
+            f"{label} does not run on an input of {target.input_shape}: {first_line(error)}. "
             "Give it the input that it takes."
         ) from error
     if not isinstance(output, torch.Tensor):

@@ -307,27 +307,20 @@ def _prediction(
         bench.gates,
     )
     table_s = time.perf_counter() - start
-    observations = [
-        Observation(candidate, (a.ratio + b.ratio) / 2, (a.ratio_high - a.ratio_low) / 2 / 1.96)
-        for candidate, a, b in zip(bench.candidates, first, second, strict=True)
-    ]
-    covered = {
-        candidate.key
-        for candidate, row in zip(
-            bench.candidates,
-            LatencyModel.fit(table, ()).predict_ratios(bench.candidates).tolist(),
-            strict=True,
-        )
-        if row[0] == row[0]  # not NaN
-    }
-    observations = [one for one in observations if one.candidate.key in covered]
+    # The plain sum of the stages; NaN for candidates that must be measured.
+    sums = LatencyModel.fit(table, ()).predict_ratios(bench.candidates)[:, 0].tolist()
+    observations, plain = [], []
+    for candidate, a, b, ratio in zip(bench.candidates, first, second, sums, strict=True):
+        if not math.isnan(ratio):
+            error = (a.ratio_high - a.ratio_low) / 2 / 1.96
+            observations.append(Observation(candidate, (a.ratio + b.ratio) / 2, error))
+            plain.append(ratio)
     if len(observations) < 2:
         bench.progress("too few candidates whose stages can be timed alone: no prediction")
         return None
     learned, rest = observations[::2], observations[1::2]
     model = LatencyModel.fit(table, learned)
     predicted = model.predict_ratios([one.candidate for one in rest])
-    plain = LatencyModel.fit(table, ()).predict_ratios([one.candidate for one in observations])
     rng = random.Random(bench.settings.seed)
     many = [space.random_candidate(rng) for _ in range(_NUM_PREDICTED)]
     start = time.perf_counter()
@@ -336,7 +329,7 @@ def _prediction(
     return Prediction(
         num_options=sum(len(stage) for stage in table.stages),
         table_s=table_s,
-        additive=Agreement.of(plain[:, 0].tolist(), [one.ratio for one in observations]),
+        additive=Agreement.of(plain, [one.ratio for one in observations]),
         audit=LatencyModel.fit(table, observations).audit(),
         num_learned=len(learned),
         held_out=Agreement.of(predicted[:, 0].tolist(), [one.ratio for one in rest]),
